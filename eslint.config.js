@@ -5,6 +5,8 @@ export default [
   {
     rules: {
       'comma-dangle': ['error', 'never'],
+      // A deliberately floating promise is `void task.catch(report)`.
+      'no-void': ['error', { allowAsStatement: true }],
       'max-len': ['error', {
         code: 110, ignoreStrings: true, ignoreTemplateLiterals: true, ignoreUrls: true, ignoreRegExpLiterals: true
       }]
@@ -21,6 +23,7 @@ export default [
       '@typescript-eslint/no-explicit-any': 'error',
       '@typescript-eslint/no-floating-promises': 'error',
       '@typescript-eslint/no-non-null-assertion': 'error',
+      '@typescript-eslint/no-unused-vars': ['error', { args: 'none', varsIgnorePattern: '^_' }],
       '@typescript-eslint/switch-exhaustiveness-check': 'error'
     }
   },

@@ -1,0 +1,110 @@
+import createError from '@fastify/error'
+
+/**
+ * Every error of the plugin, by its code. `statusCode` is what an HTTP route that passes the error on would
+ * answer. Match on `error.code`; each page of `docs/errors.md` is checked against this table.
+ */
+export const errors = {
+  // Registration of the plugin
+  FST_MQTT_OPTIONS_INVALID: createError<'FST_MQTT_OPTIONS_INVALID', 500, [key: string, problem: string]>(
+    'FST_MQTT_OPTIONS_INVALID', "Invalid option '%s': %s", 500),
+  FST_MQTT_ALREADY_REGISTERED: createError<'FST_MQTT_ALREADY_REGISTERED', 500, [what: string, advice: string]>(
+    'FST_MQTT_ALREADY_REGISTERED', '%s is already registered here: %s', 500),
+  FST_MQTT_NO_DEFAULT: createError<'FST_MQTT_NO_DEFAULT', 500, [member: string, namespaces: string]>(
+    'FST_MQTT_NO_DEFAULT',
+    'fastify.mqtt.%s needs the default connection, which is not registered: register one without a namespace, ' +
+    'or use one of the namespaces %s', 500),
+
+  // Registration of topics
+  FST_MQTT_TOPIC_PATTERN: createError<'FST_MQTT_TOPIC_PATTERN', 500, [problem: string, pattern: string]>(
+    'FST_MQTT_TOPIC_PATTERN', "Invalid topic pattern: %s (in '%s')", 500),
+  FST_MQTT_TOPIC_OPTIONS: createError<'FST_MQTT_TOPIC_OPTIONS', 500, [pattern: string, problem: string]>(
+    'FST_MQTT_TOPIC_OPTIONS', "Invalid options of topic '%s': %s", 500),
+  FST_MQTT_TOPIC_CONFLICT: createError<'FST_MQTT_TOPIC_CONFLICT', 500, [filter: string, problem: string]>(
+    'FST_MQTT_TOPIC_CONFLICT',
+    "The topic filter '%s' is already subscribed with other options: %s. One filter has one subscription: " +
+    'give both topics the same', 500),
+  FST_MQTT_TOPIC_NAME_TAKEN: createError<'FST_MQTT_TOPIC_NAME_TAKEN', 500, [name: string, pattern: string]>(
+    'FST_MQTT_TOPIC_NAME_TAKEN',
+    "The topic name '%s' is already given to '%s': names hold for the whole application", 500),
+  FST_MQTT_SCHEMA_INVALID: createError<'FST_MQTT_SCHEMA_INVALID', 500, [place: string, problem: string, options?: ErrorOptions]>(
+    'FST_MQTT_SCHEMA_INVALID', 'Invalid %s schema: %s', 500),
+
+  // Topic names and reverse routing
+  FST_MQTT_TOPIC_NAME: createError<'FST_MQTT_TOPIC_NAME', 400, [topic: string, problem: string]>(
+    'FST_MQTT_TOPIC_NAME', "Invalid topic name '%s': %s", 400),
+  FST_MQTT_TOPIC_OUTSIDE_PREFIX: createError<'FST_MQTT_TOPIC_OUTSIDE_PREFIX', 400, [topic: string]>(
+    'FST_MQTT_TOPIC_OUTSIDE_PREFIX',
+    "The topic '%s' begins with $ and so lies outside of every prefix: set { absolute: true } to mean that", 400),
+  FST_MQTT_TOPIC_UNKNOWN: createError<'FST_MQTT_TOPIC_UNKNOWN', 500, [name: string, known: string]>(
+    'FST_MQTT_TOPIC_UNKNOWN', "No topic has the name '%s': known are %s", 500),
+  FST_MQTT_TOPIC_NAME_AMBIGUOUS: createError<'FST_MQTT_TOPIC_NAME_AMBIGUOUS', 500, [name: string, patterns: string]>(
+    'FST_MQTT_TOPIC_NAME_AMBIGUOUS',
+    "The name '%s' comes from the handler functions of several topics (%s): give each a name of its own", 500),
+  FST_MQTT_TOPIC_PARAM: createError<'FST_MQTT_TOPIC_PARAM', 400, [pattern: string, problem: string, options?: ErrorOptions]>(
+    'FST_MQTT_TOPIC_PARAM', "No topic name can be made from '%s': %s", 400),
+  FST_MQTT_TOPIC_WILDCARD: createError<'FST_MQTT_TOPIC_WILDCARD', 500, [pattern: string]>(
+    'FST_MQTT_TOPIC_WILDCARD',
+    "The pattern '%s' has a wildcard without a name, so that no topic name can be made from it: " +
+    'name it, as in <name> or <path:rest>', 500),
+
+  // Messages that came in
+  FST_MQTT_PARAMS_INVALID: createError<'FST_MQTT_PARAMS_INVALID', 400, [pattern: string, problem: string]>(
+    'FST_MQTT_PARAMS_INVALID', "Invalid params for '%s': %s", 400),
+  FST_MQTT_PAYLOAD_INVALID: createError<'FST_MQTT_PAYLOAD_INVALID', 400, [pattern: string, problem: string]>(
+    'FST_MQTT_PAYLOAD_INVALID', "Invalid payload for '%s': %s", 400),
+  FST_MQTT_PAYLOAD_DECODE: createError<'FST_MQTT_PAYLOAD_DECODE', 400, [codec: string, problem: string, options?: ErrorOptions]>(
+    'FST_MQTT_PAYLOAD_DECODE', 'The payload is no %s: %s', 400),
+  FST_MQTT_PAYLOAD_TOO_LARGE: createError<'FST_MQTT_PAYLOAD_TOO_LARGE', 413, [size: number, limit: number]>(
+    'FST_MQTT_PAYLOAD_TOO_LARGE', 'The payload has %s bytes, maxPayload allows %s', 413),
+
+  // Publishing
+  FST_MQTT_PAYLOAD_ENCODE: createError<'FST_MQTT_PAYLOAD_ENCODE', 400, [codec: string, problem: string, options?: ErrorOptions]>(
+    'FST_MQTT_PAYLOAD_ENCODE', 'The payload cannot be sent as %s: %s', 400),
+  FST_MQTT_PUBLISH_OPTIONS: createError<'FST_MQTT_PUBLISH_OPTIONS', 400, [problem: string]>(
+    'FST_MQTT_PUBLISH_OPTIONS', 'Invalid publish options: %s', 400),
+  FST_MQTT_NEEDS_MQTT5: createError<'FST_MQTT_NEEDS_MQTT5', 500, [what: string]>(
+    'FST_MQTT_NEEDS_MQTT5', '%s need MQTT 5, this connection speaks MQTT 3.1.1', 500),
+  FST_MQTT_BROKER_LIMIT: createError<'FST_MQTT_BROKER_LIMIT', 400, [problem: string]>(
+    'FST_MQTT_BROKER_LIMIT', 'The broker does not accept this message: %s', 400),
+  FST_MQTT_OFFLINE: createError<'FST_MQTT_OFFLINE', 503, [broker: string]>(
+    'FST_MQTT_OFFLINE', 'Not connected to %s: the message was not sent', 503),
+  FST_MQTT_DELIVERY_UNKNOWN: createError<'FST_MQTT_DELIVERY_UNKNOWN', 503, [broker: string]>(
+    'FST_MQTT_DELIVERY_UNKNOWN',
+    'The connection to %s was lost before the message was acknowledged: it may or may not have arrived', 503),
+  FST_MQTT_PUBLISH_REFUSED: createError<'FST_MQTT_PUBLISH_REFUSED', 502, [topic: string, reason: string, options?: ErrorOptions]>(
+    'FST_MQTT_PUBLISH_REFUSED', "The broker refused the message to '%s': %s", 502),
+  FST_MQTT_PUBLISH_TIMEOUT: createError<'FST_MQTT_PUBLISH_TIMEOUT', 504, [timeoutMs: number]>(
+    'FST_MQTT_PUBLISH_TIMEOUT', 'The broker did not acknowledge the message within %s ms', 504),
+  FST_MQTT_ABORTED: createError<'FST_MQTT_ABORTED', 503, [options?: ErrorOptions]>(
+    'FST_MQTT_ABORTED', 'The signal given to publish was aborted before the message was acknowledged', 503),
+
+  // Connection
+  FST_MQTT_CONNECT_FAILED: createError<
+    'FST_MQTT_CONNECT_FAILED', 503, [broker: string, timeoutMs: number, attempts: string, reason: string, options?: ErrorOptions]
+  >(
+    'FST_MQTT_CONNECT_FAILED', 'Could not connect to %s within %s ms (%s): %s', 503),
+  FST_MQTT_CONNECTION: createError<'FST_MQTT_CONNECTION', 503, [problem: string, options?: ErrorOptions]>(
+    'FST_MQTT_CONNECTION', '%s', 503),
+  FST_MQTT_CLOSED: createError<'FST_MQTT_CLOSED', 503, [broker: string]>(
+    'FST_MQTT_CLOSED', 'The connection to %s is closed', 503)
+} as const
+
+/** The code of one of the plugin's errors. */
+export type ErrorCode = keyof typeof errors
+
+/**
+ * What an error says, also where Node.js leaves the message empty: an AggregateError of several addresses.
+ */
+export function describeError (error: unknown): string {
+  if (error instanceof AggregateError && error.message === '') {
+    return error.errors.map(describeError).join(', ')
+  }
+  return error instanceof Error ? error.message : String(error)
+}
+
+/** The code of an error where it has one, as text: MQTT.js has numbers for the reason codes of the broker. */
+export function errorCode (error: unknown): string {
+  const code = error instanceof Error && 'code' in error ? error.code : undefined
+  return code === undefined ? 'UNKNOWN' : String(code)
+}

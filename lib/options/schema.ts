@@ -1,0 +1,81 @@
+import { Type, type Static } from '@sinclair/typebox'
+import type { ClientOptions, Converter, MultimqttOptions, ValidatorCompiler } from '../../types/options.ts'
+import type { Codec } from '../../types/topic.ts'
+
+// setTimeout fires at once for more than 2^31 - 1 milliseconds.
+const maxDelayMs = 2_147_483_647
+
+const milliseconds = (minimum: number) => optional(Type.Integer({ minimum, maximum: maxDelayMs }))
+// An option that is given as undefined, as `process.env.MQTT_HOST` may be, is one that is not given.
+const optional = <T extends Parameters<typeof Type.Optional>[0]>(schema: T) =>
+  Type.Optional(Type.Union([schema, Type.Undefined()]))
+const pem = Type.Union([Type.String({ minLength: 1 }), Type.Unsafe<Buffer>(Type.Uint8Array())])
+
+const TlsSchema = Type.Object({
+  ca: optional(Type.Union([pem, Type.Array(pem)])),
+  cert: optional(pem),
+  key: optional(pem),
+  passphrase: optional(Type.String()),
+  servername: optional(Type.String({ minLength: 1 })),
+  minVersion: optional(Type.Union([Type.Literal('TLSv1.2'), Type.Literal('TLSv1.3')])),
+  rejectUnauthorized: optional(Type.Boolean())
+}, { additionalProperties: false })
+
+const ClientSchema = Type.Object({
+  wsOptions: optional(Type.Object({})),
+  writeCache: optional(Type.Boolean()),
+  timerVariant: optional(Type.Unknown()),
+  reschedulePings: optional(Type.Boolean()),
+  log: optional(Type.Function([], Type.Unknown()))
+}, { additionalProperties: false })
+
+const ConverterSchema = Type.Object({
+  parse: Type.Function([], Type.Unknown()),
+  format: Type.Function([], Type.Unknown())
+})
+
+const CodecSchema = Type.Object({
+  contentType: Type.String({ minLength: 1 }),
+  encode: Type.Function([], Type.Unknown()),
+  decode: Type.Function([], Type.Unknown())
+})
+
+/**
+ * The options of the plugin: the one place that says what is accepted. docs/options.md is checked against it.
+ */
+export const OptionsSchema = Type.Object({
+  url: optional(Type.String({ minLength: 1 })),
+  protocol: optional(Type.Union([
+    Type.Literal('mqtt'), Type.Literal('mqtts'), Type.Literal('tcp'), Type.Literal('ssl'), Type.Literal('tls'),
+    Type.Literal('ws'), Type.Literal('wss')
+  ])),
+  host: optional(Type.String({ minLength: 1 })),
+  port: optional(Type.Integer({ minimum: 1, maximum: 65_535 })),
+  username: optional(Type.String({ minLength: 1 })),
+  password: optional(Type.String()),
+  path: optional(Type.String({ minLength: 1 })),
+  prefix: optional(Type.String()),
+  namespace: optional(Type.String({ pattern: '^[A-Za-z_$][A-Za-z0-9_$]*$' })),
+  clientId: optional(Type.String({ minLength: 1 })),
+  protocolVersion: optional(Type.Union([Type.Literal('auto'), Type.Literal(4), Type.Literal(5)])),
+  keepalive: optional(Type.Integer({ minimum: 0, maximum: 65_535 })),
+  tls: optional(TlsSchema),
+  start: optional(Type.Union([Type.Literal('wait'), Type.Literal('background'), Type.Literal('manual')])),
+  connectTimeout: milliseconds(1),
+  publishTimeout: milliseconds(1),
+  drainTimeout: milliseconds(0),
+  maxPayload: optional(Type.Integer({ minimum: 0 })),
+  converters: optional(
+    Type.Unsafe<Readonly<Record<string, Converter>>>(Type.Record(Type.String(), ConverterSchema))),
+  codecs: optional(Type.Unsafe<readonly Codec[]>(Type.Array(CodecSchema))),
+  validatorCompiler: optional(Type.Unsafe<ValidatorCompiler>(Type.Function([], Type.Unknown()))),
+  client: optional(Type.Unsafe<ClientOptions>(ClientSchema))
+}, { additionalProperties: false })
+
+/**
+ * The interface in types/ is written by hand, for its documentation: this line proves that both say the same.
+ */
+true satisfies Equal<Flat<Static<typeof OptionsSchema>>, Flat<MultimqttOptions>>
+
+type Flat<T> = { [K in keyof T]: T[K] }
+type Equal<A, B> = (<T>() => T extends A ? 1 : 2) extends (<T>() => T extends B ? 1 : 2) ? true : false

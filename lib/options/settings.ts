@@ -1,0 +1,245 @@
+import { randomBytes } from 'node:crypto'
+import { isIPv6 } from 'node:net'
+import { createSecureContext } from 'node:tls'
+import { TypeCompiler, ValueErrorType, type ValueError } from '@sinclair/typebox/compiler'
+import type { ClientOptions, MultimqttOptions, TlsOptions, ValidatorCompiler } from '../../types/options.ts'
+import type { Codec } from '../../types/topic.ts'
+import { describeError, errors } from '../errors.ts'
+import { maxFieldBytes, textProblem } from '../guard.ts'
+import { withConverters, type Converters } from '../topic/converters.ts'
+import { parsePrefix } from '../topic/prefix.ts'
+import { defined, describe, isRecord, kindOf } from '../values.ts'
+import { OptionsSchema } from './schema.ts'
+import { parseBrokerUrl, type BrokerUrl } from './url.ts'
+
+/** The options, checked and complete. */
+export interface Settings {
+  readonly address: Address
+  readonly credentials: Credentials
+  readonly prefix: string
+  readonly namespace: string | undefined
+  readonly clientId: string
+  readonly protocolVersion: 'auto' | 4 | 5
+  readonly keepaliveSeconds: number
+  readonly tls: TlsOptions
+  readonly start: 'wait' | 'background' | 'manual'
+  readonly connectTimeoutMs: number
+  readonly publishTimeoutMs: number
+  readonly drainTimeoutMs: number
+  readonly maxPayload: number
+  readonly converters: Converters
+  readonly codecs: readonly Codec[]
+  readonly validatorCompiler: ValidatorCompiler | undefined
+  readonly client: ClientOptions
+}
+
+/** Where the broker is. */
+export interface Address {
+  readonly protocol: 'mqtt' | 'mqtts' | 'ws' | 'wss'
+  readonly host: string
+  readonly port: number
+  /** Of the WebSocket. */
+  readonly path: string
+  /** For messages: protocol, host and port. */
+  readonly text: string
+}
+
+/** User and password, which neither util.inspect nor JSON.stringify shows. */
+export class Credentials {
+  readonly #username: string | undefined
+  readonly #password: string | undefined
+
+  constructor (username: string | undefined, password: string | undefined) {
+    this.#username = username
+    this.#password = password
+  }
+
+  get username (): string | undefined {
+    return this.#username
+  }
+
+  get password (): string | undefined {
+    return this.#password
+  }
+}
+
+/** What the Fastify instance says about itself. */
+export interface HostLimits {
+  /** Milliseconds that Fastify waits for a plugin and a hook; 0 for ever. */
+  readonly pluginTimeoutMs: number
+  readonly bodyLimit: number
+}
+
+/**
+ * Checks the options and fills in what is not given.
+ *
+ * @throws `FST_MQTT_OPTIONS_INVALID`, which names the key
+ */
+export function resolveOptions (given: unknown, host: HostLimits): Settings {
+  const options = checkShape(given)
+  const url = options.url === undefined ? undefined : urlOf(options.url)
+  const protocol = protocolOf(options, url)
+  return {
+    address: addressOf(options, url, protocol),
+    credentials: credentialsOf(options, url),
+    prefix: prefixOf(options, url, protocol),
+    namespace: options.namespace,
+    clientId: clientIdOf(options),
+    protocolVersion: options.protocolVersion ?? 'auto',
+    keepaliveSeconds: options.keepalive ?? 60,
+    tls: tlsOf(options, protocol),
+    start: options.start ?? 'wait',
+    connectTimeoutMs: connectTimeoutOf(options, host),
+    publishTimeoutMs: options.publishTimeout ?? 30_000,
+    drainTimeoutMs: options.drainTimeout ?? 1_000,
+    maxPayload: options.maxPayload ?? host.bodyLimit,
+    converters: convertersOf(options),
+    codecs: options.codecs ?? [],
+    validatorCompiler: options.validatorCompiler,
+    client: options.client ?? {}
+  }
+}
+
+const compiled = TypeCompiler.Compile(OptionsSchema)
+
+// Keys of register() itself, which Fastify hands on to the plugin.
+const fastifyKeys = ['logLevel', 'logSerializers']
+
+function checkShape (given: unknown): MultimqttOptions {
+  if (!isRecord(given)) throw invalid('options', `they have to be an object, not ${kindOf(given)}`)
+  const options = Object.fromEntries(Object.entries(given).filter(([key]) => !fastifyKeys.includes(key)))
+  if (compiled.Check(options)) return options
+  const error = compiled.Errors(options).First()
+  if (error === undefined) throw invalid('options', 'they do not fit the schema')
+  throw invalid(error.path.slice(1).replaceAll('/', '.'), shapeProblem(error))
+}
+
+function shapeProblem (error: ValueError): string {
+  if (error.type === ValueErrorType.ObjectAdditionalProperties) {
+    const parent: unknown = error.schema['properties']
+    return `there is no such option, there are ${Object.keys(isRecord(parent) ? parent : {}).join(', ')}`
+  }
+  const secret = /password|passphrase|key|url/.test(error.path)
+  return `${expectation(error)}, not ${secret ? kindOf(error.value) : describe(error.value)}`
+}
+
+/**
+ * Of a union TypeBox says only that it is one: tells the choices, or what the one choice that is no undefined
+ * wants.
+ */
+function expectation (error: ValueError): string {
+  const choices: unknown[] = Array.isArray(error.schema['anyOf']) ? error.schema['anyOf'] : []
+  const [choice] = choices.filter((one) => isRecord(one) && one['type'] !== 'undefined')
+  if (!isRecord(choice)) return error.message.toLowerCase()
+  const literals = Array.isArray(choice['anyOf']) ? choice['anyOf'].filter(isRecord).map((one) => one['const']) : []
+  if (literals.length > 0 && !literals.includes(undefined)) return `expected one of ${literals.map(describe).join(', ')}`
+  const [inner] = error.errors
+  const first = inner?.First()
+  return first === undefined ? error.message.toLowerCase() : expectation(first)
+}
+
+function invalid (key: string, problem: string): Error {
+  return new errors.FST_MQTT_OPTIONS_INVALID(key, problem)
+}
+
+function urlOf (text: string): BrokerUrl {
+  const parsed = parseBrokerUrl(text)
+  if ('problem' in parsed) throw invalid('url', parsed.problem)
+  return parsed.url
+}
+
+const protocols = {
+  mqtt: 'mqtt', tcp: 'mqtt', mqtts: 'mqtts', ssl: 'mqtts', tls: 'mqtts', ws: 'ws', wss: 'wss'
+} as const
+const defaultPorts = { mqtt: 1883, mqtts: 8883, ws: 80, wss: 443 } as const
+
+function protocolOf (options: MultimqttOptions, url: BrokerUrl | undefined): Address['protocol'] {
+  const scheme = options.protocol ?? url?.scheme ?? 'mqtt'
+  if (Object.hasOwn(protocols, scheme)) return protocols[scheme as keyof typeof protocols]
+  throw invalid('url', `unknown scheme '${scheme}', there are ${Object.keys(protocols).join(', ')}`)
+}
+
+function addressOf (
+  options: MultimqttOptions, url: BrokerUrl | undefined, protocol: Address['protocol']
+): Address {
+  const host = options.host ?? url?.host ?? '127.0.0.1'
+  if (/[\s/@[\]]/.test(host) || (host.includes(':') && !isIPv6(host))) {
+    throw invalid('host', `'${host}' is no host name or address; the port is an option of its own`)
+  }
+  const isWebSocket = protocol === 'ws' || protocol === 'wss'
+  if (options.path !== undefined && !isWebSocket) {
+    throw invalid('path', `only ws and wss have a path, ${protocol} has not; the prefix of the topics is 'prefix'`)
+  }
+  const port = options.port ?? url?.port ?? defaultPorts[protocol]
+  return {
+    protocol,
+    host,
+    port,
+    path: isWebSocket ? options.path ?? (url?.path || '/') : '',
+    text: `${protocol}://${host.includes(':') ? `[${host}]` : host}:${port}`
+  }
+}
+
+function credentialsOf (options: MultimqttOptions, url: BrokerUrl | undefined): Credentials {
+  const username = options.username ?? url?.username
+  const password = options.password ?? url?.password
+  if (password !== undefined && username === undefined) throw invalid('password', 'it needs a username')
+  const usernameProblem = username === undefined ? undefined : textProblem(username)
+  if (usernameProblem !== undefined) throw invalid('username', usernameProblem)
+  if (password !== undefined && Buffer.byteLength(password) > maxFieldBytes) {
+    throw invalid('password', `it has more than ${maxFieldBytes} bytes`)
+  }
+  return new Credentials(username, password)
+}
+
+function prefixOf (
+  options: MultimqttOptions, url: BrokerUrl | undefined, protocol: Address['protocol']
+): string {
+  const fromUrl = protocol === 'ws' || protocol === 'wss' ? '' : (url?.path ?? '').replace(/^\//, '')
+  const parsed = parsePrefix(options.prefix ?? fromUrl)
+  if ('problem' in parsed) throw invalid(options.prefix === undefined ? 'url' : 'prefix', parsed.problem)
+  return parsed.prefix
+}
+
+function clientIdOf (options: MultimqttOptions): string {
+  // Letters and digits, 23 of them: what every 3.1.1 server has to accept [MQTT-3.1.3-5].
+  const clientId = options.clientId ?? `fastify${randomBytes(8).toString('hex')}`
+  const problem = textProblem(clientId)
+  if (problem !== undefined) throw invalid('clientId', problem)
+  return clientId
+}
+
+function tlsOf (options: MultimqttOptions, protocol: Address['protocol']): TlsOptions {
+  const { tls } = options
+  if (tls === undefined) return {}
+  if (protocol === 'mqtt' || protocol === 'ws') {
+    throw invalid('tls', `the protocol is ${protocol}, which has no TLS: use ${protocol}s`)
+  }
+  try {
+    createSecureContext(defined(tls))
+  } catch (error) {
+    throw invalid('tls', describeError(error))
+  }
+  return tls
+}
+
+function connectTimeoutOf (options: MultimqttOptions, host: HostLimits): number {
+  const wanted = options.connectTimeout ?? 5_000
+  if (host.pluginTimeoutMs === 0) return wanted
+  // Later, Fastify would end the start itself, with an error that names neither broker nor cause.
+  const limit = host.pluginTimeoutMs - 1_000
+  if (options.connectTimeout === undefined) return Math.max(1, Math.min(wanted, limit))
+  if (wanted <= limit) return wanted
+  throw invalid('connectTimeout',
+    `it has to stay 1000 ms below Fastify's pluginTimeout (${host.pluginTimeoutMs} ms), not ${wanted}`)
+}
+
+function convertersOf (options: MultimqttOptions): Converters {
+  for (const name of Object.keys(options.converters ?? {})) {
+    if (!/^[\w-]+$/.test(name)) {
+      throw invalid('converters', `the name '${name}' must be letters, digits, _ and -`)
+    }
+    if (name === 'path') throw invalid('converters', "'path' cannot be replaced: it is the one of several levels")
+  }
+  return withConverters(options.converters)
+}

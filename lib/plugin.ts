@@ -1,0 +1,42 @@
+import type { FastifyInstance } from 'fastify'
+import fastifyPlugin from 'fastify-plugin'
+import type { MultimqttOptions } from '../types/options.ts'
+import { Engine } from './engine.ts'
+import { resolveOptions } from './options/settings.ts'
+import { registerFormats } from './payload/formats.ts'
+import { Scope } from './scope.ts'
+
+async function register (fastify: FastifyInstance, options: MultimqttOptions): Promise<void> {
+  const { pluginTimeout, bodyLimit, onProtoPoisoning, onConstructorPoisoning } = fastify.initialConfig
+  const pluginTimeoutMs = pluginTimeout ?? 10_000
+  const settings = resolveOptions(options, { pluginTimeoutMs, bodyLimit: bodyLimit ?? 1_048_576 })
+  registerFormats()
+  const engine = new Engine(settings, {
+    log: fastify.log,
+    pluginTimeoutMs,
+    poisoning: { protoAction: onProtoPoisoning ?? 'error', constructorAction: onConstructorPoisoning ?? 'error' }
+  })
+  Scope.of(fastify).attach(settings.namespace, engine)
+  if (settings.tls.rejectUnauthorized === false) {
+    fastify.log.warn(`tls.rejectUnauthorized is false: anyone can pretend to be ${settings.address.text}`)
+  }
+
+  fastify.addHook('onReady', async function connectMqtt () {
+    // When every onReady is done, also those of the plugins below. If one fails there is nothing to open.
+    void fastify.ready().then(() => engine.open(), () => {})
+    if (settings.start === 'wait') await engine.connect()
+    else if (settings.start === 'background') engine.connectInBackground()
+  })
+  // Between the two Fastify waits for its requests, which may still publish.
+  fastify.addHook('preClose', async function drainMqtt () { await engine.drain() })
+  fastify.addHook('onClose', async function disconnectMqtt () { await engine.close() })
+}
+
+/**
+ * The Fastify plugin. Decorates the instance with `fastify.mqtt`, connects in onReady, disconnects in
+ * onClose.
+ *
+ * @example
+ * await fastify.register(multimqtt, { url: 'mqtt://user:password@127.0.0.1/myprefix' })
+ */
+export const multimqtt = fastifyPlugin(register, { fastify: '5.x', name: 'fastify-multimqtt' })

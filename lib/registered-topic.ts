@@ -1,0 +1,175 @@
+import type { FastifyInstance } from 'fastify'
+import type { Handler, Topic, TopicForOptions } from '../types/topic.ts'
+import { invalid, type PayloadRule, type Route } from './dispatch/dispatcher.ts'
+import type { Engine } from './engine.ts'
+import { errors } from './errors.ts'
+import { bytesOf } from './payload/bytes.ts'
+import { encodeWith } from './payload/codecs.ts'
+import { checkPublishOptions, type CheckedPublishOptions } from './session/publish.ts'
+import { needsMqtt5 } from './session/subscriptions.ts'
+import { builtInConverters } from './topic/converters.ts'
+import type { Params } from './topic/params.ts'
+import { placePattern, type PlacedPattern } from './topic/placed-pattern.ts'
+import { withPrefix } from './topic/prefix.ts'
+import { topicFor } from './topic/reverse.ts'
+import type { CheckedTopicOptions } from './topic/topic-options.ts'
+import { booleanNamed, kindOf, recordProblem } from './values.ts'
+
+/** What a topic is registered with. */
+export interface Registration {
+  readonly pattern: string
+  readonly options: CheckedTopicOptions
+  readonly server: FastifyInstance
+  readonly topicPrefix: string
+}
+
+type AnyHandler = Handler<Params, unknown>
+
+let registered = 0
+
+/**
+ * A topic between its registration and its removal: what `topic()` returns, and the route of the dispatcher.
+ */
+export class RegisteredTopic implements Topic<Params, unknown>, Route {
+  readonly pattern: string
+  readonly filter: string
+  readonly placed: PlacedPattern
+  readonly order = registered++
+  readonly server: FastifyInstance
+  readonly prefix: string
+  readonly json
+  readonly checkParams
+  readonly payload: PayloadRule | undefined
+  readonly sharesParams: boolean
+  readonly #engine: Engine
+  readonly #options: CheckedTopicOptions
+  #handlers: readonly AnyHandler[] = []
+  #name: string | undefined
+  #unsubscribe: (() => void) | undefined
+
+  constructor (engine: Engine, { pattern, options, server, topicPrefix }: Registration) {
+    const { prefix, converters, protocolVersion } = engine.settings
+    this.#engine = engine
+    this.#options = options
+    this.pattern = pattern
+    this.server = server
+    this.placed = placePattern(pattern, { prefix, topicPrefix, absolute: options.absolute }, converters)
+    this.filter = this.placed.filter
+    this.prefix = options.absolute ? '' : prefix
+    this.json = codecNamed(engine, pattern, 'json')
+    this.checkParams = options.params === undefined ? undefined : engine.schemas.compile(options.params, 'params')
+    this.payload = options.payload === undefined
+      ? undefined
+      : {
+          codec: codecNamed(engine, pattern, options.codec ?? 'json'),
+          check: engine.schemas.compile(options.payload, 'payload')
+        }
+    this.sharesParams = this.placed.pattern.placeholders.every(
+      ({ converterName, converter }) => builtInConverters.get(converterName) === converter)
+    if (protocolVersion === 4 && needsMqtt5(options)) {
+      throw new errors.FST_MQTT_TOPIC_OPTIONS(pattern,
+        'noLocal, retainAsPublished and retainHandling need MQTT 5, the option protocolVersion is 4')
+    }
+    if (options.name !== undefined) {
+      engine.names.give(options.name, this)
+      this.#name = options.name
+    }
+  }
+
+  get name (): string | undefined {
+    return this.#name
+  }
+
+  get handlers (): readonly AnyHandler[] {
+    return this.#handlers
+  }
+
+  onMessage (handler: AnyHandler): () => void {
+    if (typeof handler !== 'function') {
+      throw new errors.FST_MQTT_TOPIC_OPTIONS(this.pattern,
+        `the handler has to be a function, not ${kindOf(handler)}`)
+    }
+    this.#subscribe()
+    // Not the function itself: the same one may be added twice, and removed once.
+    const entry: AnyHandler = function (message) { return handler.call(this, message) }
+    this.#handlers = [...this.#handlers, entry]
+    this.#takeNameOf(handler)
+    return () => {
+      this.#handlers = this.#handlers.filter((other) => other !== entry)
+      if (this.#handlers.length === 0) this.#silence()
+    }
+  }
+
+  remove (): void {
+    this.#handlers = []
+    this.#silence()
+    if (this.#name !== undefined) this.#engine.names.remove(this.#name, this)
+    this.#name = undefined
+  }
+
+  topicFor (...args: unknown[]): string {
+    const [params, options] = this.#hasParams ? args : [undefined, ...args]
+    return this.topicNameFor(params, options)
+  }
+
+  /** The same with params always first. */
+  topicNameFor (params: unknown, options: unknown): string {
+    const problem = options === undefined ? undefined : recordProblem(options, topicForChecks)
+    if (problem !== undefined) throw new errors.FST_MQTT_TOPIC_PARAM(this.pattern, `options: ${problem}`)
+    const topic = topicFor(this.placed, params)
+    const { absolute = false } = (options ?? {}) as TopicForOptions
+    return absolute ? withPrefix(this.prefix, topic) : topic
+  }
+
+  async publish (...args: unknown[]): Promise<void> {
+    const [params, payload, options] = this.#hasParams ? args : [undefined, ...args]
+    const checked = checkPublishOptions(options, this.#options.qos)
+    const topic = withPrefix(this.prefix, topicFor(this.placed, params))
+    await this.#engine.publish(topic, this.#encode(payload), this.#withContentType(checked))
+  }
+
+  get #hasParams (): boolean {
+    return this.placed.pattern.placeholders.length > 0
+  }
+
+  #subscribe (): void {
+    if (this.#unsubscribe !== undefined) return
+    this.#unsubscribe = this.#engine.book.want(this.filter, { ...this.#options })
+    this.#engine.dispatcher.add(this)
+  }
+
+  #silence (): void {
+    this.#unsubscribe?.()
+    this.#unsubscribe = undefined
+    this.#engine.dispatcher.remove(this)
+  }
+
+  #takeNameOf (handler: { readonly name: string }): void {
+    // `{ handler: () => {} }` names the function 'handler', which nobody meant.
+    if (this.#name !== undefined || handler.name === '' || handler.name === 'handler') return
+    this.#engine.names.imply(handler.name, this)
+    this.#name = handler.name
+  }
+
+  #encode (payload: unknown): Buffer {
+    if (this.payload === undefined) return bytesOf(payload)
+    const issue = this.payload.check(payload)
+    if (issue !== undefined) throw invalid(errors.FST_MQTT_PAYLOAD_INVALID, this.pattern, issue)
+    return payload === undefined ? bytesOf(undefined) : encodeWith(this.payload.codec, payload)
+  }
+
+  #withContentType (options: CheckedPublishOptions): CheckedPublishOptions {
+    if (this.payload === undefined || this.#engine.version === 4) return options
+    const { contentType } = this.payload.codec
+    return { ...options, properties: { contentType, ...options.properties } }
+  }
+}
+
+const topicForChecks = { absolute: booleanNamed('absolute') }
+
+function codecNamed (engine: Engine, pattern: string, name: string) {
+  const codec = engine.codecs.named(name)
+  if (codec !== undefined) return codec
+  throw new errors.FST_MQTT_TOPIC_OPTIONS(pattern,
+    `there is no codec '${name}', there are ${engine.codecs.names.join(', ')}`)
+}

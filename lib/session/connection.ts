@@ -1,0 +1,268 @@
+import { connect, type IClientOptions, type MqttClient } from 'mqtt'
+import type { PublishProperties, QoS } from '../../types/message.ts'
+import type { ClientOptions, TlsOptions } from '../../types/options.ts'
+import { errors } from '../errors.ts'
+import { defined } from '../values.ts'
+
+/** What a connection is made from. */
+export interface ConnectionSettings {
+  readonly address: {
+    readonly protocol: 'mqtt' | 'mqtts' | 'ws' | 'wss'
+    readonly host: string
+    readonly port: number
+    readonly path: string
+    readonly text: string
+  }
+  readonly credentials: { readonly username: string | undefined, readonly password: string | undefined }
+  readonly clientId: string
+  readonly protocolVersion: 'auto' | 4 | 5
+  readonly keepaliveSeconds: number
+  readonly connectTimeoutMs: number
+  readonly tls: TlsOptions
+  readonly client: ClientOptions
+}
+
+/** What a connection tells whoever holds it. */
+export interface ConnectionEvents {
+  /** Connected: CONNACK came. */
+  onUp (): void
+  /** An attempt failed, or the connection ended. */
+  onDown (cause: Error, wasUp: boolean): void
+  onMessage (packet: ReceivedPacket): void
+}
+
+/** A PUBLISH that came in. */
+export interface ReceivedPacket {
+  readonly topic: string
+  readonly payload: Buffer
+  readonly qos: QoS
+  readonly retain: boolean
+  readonly dup: boolean
+  readonly properties?: object | undefined
+}
+
+/** A PUBLISH to be sent, checked by the guard. */
+export interface OutgoingPublish {
+  readonly topic: string
+  readonly payload: Buffer
+  readonly qos: QoS
+  readonly retain: boolean
+  readonly properties: PublishProperties | undefined
+}
+
+/** How a filter is subscribed. */
+export interface SubscribeOptions {
+  readonly qos: QoS
+  readonly noLocal: boolean
+  readonly retainAsPublished: boolean
+  readonly retainHandling: 0 | 1 | 2
+}
+
+/** What the broker said about itself in CONNACK; all is allowed where it said nothing. */
+export interface BrokerLimits {
+  readonly maximumQoS: QoS
+  readonly retainAvailable: boolean
+  readonly maximumPacketSize: number
+}
+
+/** Milliseconds between attempts. */
+const retryDelayMs = 1_000
+/** The other version is tried without a wait. MQTT.js takes 0 for never. */
+const atOnceMs = 1
+
+/** The one connection to a broker: the only place that knows MQTT.js. */
+export class Connection {
+  readonly #settings: ConnectionSettings
+  readonly #events: ConnectionEvents
+  #client: MqttClient | undefined
+  #isUp = false
+  #everUp = false
+  #attempts = 0
+  #lastError: Error | undefined
+  #attemptError: Error | undefined
+  #version: 4 | 5
+  #nextVersion: 4 | 5
+  #limits: BrokerLimits = noLimits
+
+  constructor (settings: ConnectionSettings, events: ConnectionEvents) {
+    this.#settings = settings
+    this.#events = events
+    this.#version = this.#nextVersion = settings.protocolVersion === 4 ? 4 : 5
+  }
+
+  get client (): MqttClient | undefined { return this.#client }
+  get isUp (): boolean { return this.#isUp }
+  get everUp (): boolean { return this.#everUp }
+  get isOpen (): boolean { return this.#client !== undefined }
+  get attempts (): number { return this.#attempts }
+  get lastError (): Error | undefined { return this.#lastError }
+  /** What is spoken, or tried. */
+  get version (): 4 | 5 { return this.#version }
+  get limits (): BrokerLimits { return this.#limits }
+
+  /** Starts to connect, and goes on until `close()`. */
+  open (): void {
+    const client = connect(this.#clientOptions())
+    this.#client = client
+    this.#attempts++
+    client.on('connect', (connack) => this.#up(client, connack))
+    client.on('message', (_topic, _payload, packet) => this.#events.onMessage(packet as ReceivedPacket))
+    client.on('error', (error) => {
+      this.#attemptError = error
+      // MQTT.js sets its timer right after this event, and before 'close', if CONNACK was a refusal.
+      if (isVersionRefusal(error)) this.#planOtherVersion(client)
+    })
+    client.on('reconnect', () => {
+      this.#attempts++
+      this.#version = client.options.protocolVersion = this.#nextVersion
+      client.options.reconnectPeriod = retryDelayMs
+    })
+    // Before MQTT.js's own listener, which sets the timer for the next attempt.
+    client.prependListener('close', () => this.#down(client))
+  }
+
+  /**
+   * Sends a PUBLISH. `settle` is called when it is acknowledged, or with QoS 0 written, or has failed;
+   * perhaps never, if the connection is lost.
+   *
+   * @returns the packet identifier, undefined with QoS 0
+   */
+  send (publish: OutgoingPublish, settle: (error?: Error) => void): number | undefined {
+    const { topic, payload, qos, retain, properties } = publish
+    const options = properties === undefined
+      ? { qos, retain }
+      : { qos, retain, properties: encodable(properties) }
+    this.#client?.publish(topic, payload, options, (error) => settle(error ?? undefined))
+    return qos === 0 ? undefined : this.#client?.getLastMessageId()
+  }
+
+  /** Takes a PUBLISH back that will not be acknowledged: MQTT.js would send it again after a reconnect. */
+  forget (packetId: number): void {
+    this.#client?.removeOutgoingMessage(packetId)
+  }
+
+  /**
+   * Subscribes filters with the same options.
+   *
+   * @returns the reason code of each
+   */
+  async subscribe (filters: readonly string[], options: SubscribeOptions): Promise<readonly number[]> {
+    const client = this.#connectedClient()
+    const { qos, noLocal: nl, retainAsPublished: rap, retainHandling: rh } = options
+    const wire = this.#version === 5 ? { qos, nl, rap, rh } : { qos }
+    return await new Promise((resolve, reject) => {
+      client.subscribe([...filters], wire, (error, _granted, packet) => {
+        // One refusal makes the whole batch an error; the packet has the answer for each filter.
+        const codes = (packet as { granted?: number[] } | undefined)?.granted
+        if (codes?.length === filters.length) resolve(codes)
+        else reject(error ?? new errors.FST_MQTT_CONNECTION('SUBACK does not fit SUBSCRIBE'))
+      })
+    })
+  }
+
+  async unsubscribe (filters: readonly string[]): Promise<void> {
+    await this.#connectedClient().unsubscribeAsync([...filters])
+  }
+
+  /** Ends the connection, in every state and within the time; what is still in flight is not waited for. */
+  async close (timeoutMs: number): Promise<void> {
+    const client = this.#client
+    if (client === undefined) return
+    this.#client = undefined
+    const wasUp = this.#isUp
+    this.#isUp = false
+    // With force there is no DISCONNECT, so that the broker would publish the will; without it a client that
+    // is not connected, or waits for an acknowledgement, may never end [reference: MQTT.js#1033, #952].
+    for (const packetId of Object.keys(client.outgoing)) client.removeOutgoingMessage(Number(packetId))
+    await new Promise<void>((resolve) => {
+      const guard = setTimeout(resolve, timeoutMs)
+      client.end(!wasUp, () => {
+        clearTimeout(guard)
+        resolve()
+      })
+    })
+    client.stream?.destroy()
+  }
+
+  #connectedClient (): MqttClient {
+    if (this.#client !== undefined && this.#isUp) return this.#client
+    throw new errors.FST_MQTT_OFFLINE(this.#settings.address.text)
+  }
+
+  #clientOptions (): IClientOptions {
+    const { address, credentials, clientId, keepaliveSeconds, connectTimeoutMs, tls, client } = this.#settings
+    const options: IClientOptions = {
+      log: () => {},
+      ...client,
+      ...defined(tls) as IClientOptions,
+      protocol: address.protocol,
+      host: address.host,
+      port: address.port,
+      path: address.path,
+      clientId,
+      protocolVersion: this.#version,
+      keepalive: keepaliveSeconds,
+      connectTimeout: connectTimeoutMs,
+      clean: true,
+      reconnectPeriod: retryDelayMs,
+      reconnectOnConnackError: true,
+      // Its own list forgets every filter of a batch in which one was refused: session/subscriptions.ts.
+      resubscribe: false,
+      queueQoSZero: false
+    }
+    if (credentials.username !== undefined) options.username = credentials.username
+    // Not enumerable, so that a client or its options can be logged.
+    Object.defineProperty(options, 'password', { value: credentials.password, enumerable: false })
+    return options
+  }
+
+  #up (client: MqttClient, connack: { properties?: object | undefined }): void {
+    if (client !== this.#client) return
+    this.#isUp = true
+    this.#everUp = true
+    this.#attemptError = undefined
+    this.#limits = { ...noLimits, ...defined(connack.properties ?? {}) }
+    this.#events.onUp()
+  }
+
+  #down (client: MqttClient): void {
+    const error = this.#attemptError
+    this.#attemptError = undefined
+    if (client !== this.#client) return
+    const wasUp = this.#isUp
+    this.#isUp = false
+    if (!wasUp && (error === undefined || this.#version === 4)) this.#planOtherVersion(client)
+    const cause = error ?? new errors.FST_MQTT_CONNECTION(
+      wasUp ? 'the connection was closed' : 'the broker closed the connection before it answered')
+    this.#lastError = cause
+    this.#events.onDown(cause, wasUp)
+  }
+
+  /**
+   * With `auto`: after a refusal of 5 one attempt with 4, after its failure 5 again; never once one was
+   * accepted.
+   */
+  #planOtherVersion (client: MqttClient): void {
+    if (this.#settings.protocolVersion !== 'auto' || this.#everUp) return
+    this.#nextVersion = this.#version === 5 ? 4 : 5
+    if (this.#nextVersion === 4) client.options.reconnectPeriod = atOnceMs
+  }
+}
+
+const noLimits: BrokerLimits = { maximumQoS: 2, retainAvailable: true, maximumPacketSize: Infinity }
+
+/** CONNACK "unacceptable protocol version", of 3.1.1 and of 5. */
+function isVersionRefusal (error: Error): boolean {
+  return 'code' in error && (error.code === 1 || error.code === 0x84)
+}
+
+/** The properties in the form of mqtt-packet: an empty `userProperties` would make its publish hang. */
+function encodable (properties: PublishProperties): NonNullable<Parameters<MqttClient['publish']>[2]>['properties'] {
+  const { userProperties, correlationData, ...others } = properties
+  const hasUserProperties = userProperties !== undefined && Object.keys(userProperties).length > 0
+  return {
+    ...defined(others),
+    ...(correlationData === undefined ? {} : { correlationData: Buffer.from(correlationData) }),
+    ...(hasUserProperties ? { userProperties: userProperties as Record<string, string | string[]> } : {})
+  }
+}

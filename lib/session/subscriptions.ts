@@ -1,0 +1,245 @@
+import type { QoS } from '../../types/message.ts'
+import type { GrantedFilter, RefusedFilter } from '../../types/status.ts'
+import { describeError, errors } from '../errors.ts'
+import type { SubscribeOptions } from './connection.ts'
+
+/** What the subscription book needs from whoever holds the connection. */
+export interface SubscribePort {
+  readonly version: 4 | 5
+  subscribe (filters: readonly string[], options: SubscribeOptions): Promise<readonly number[]>
+  unsubscribe (filters: readonly string[]): Promise<void>
+}
+
+/** Told of each filter that is refused. */
+export type OnRefused = (refused: RefusedFilter) => void
+
+/**
+ * What is to be subscribed, filter by filter, and what the broker answered to each. The book is the whole
+ * truth: MQTT.js's own list loses every filter of a batch in which one was refused.
+ */
+export class SubscriptionBook {
+  readonly #port: SubscribePort
+  readonly #onRefused: OnRefused
+  readonly #wanted = new Map<string, Want>()
+  readonly #granted = new Map<string, Grant>()
+  readonly #refused = new Map<string, RefusedFilter>()
+  readonly #waiting: (() => void)[] = []
+  #isUp = false
+  #isWorking = false
+  /** Counts connections, so that an answer of an earlier one changes nothing. */
+  #connection = 0
+
+  constructor (port: SubscribePort, onRefused: OnRefused) {
+    this.#port = port
+    this.#onRefused = onRefused
+  }
+
+  /**
+   * Asks for a filter. One filter has one subscription, with the highest quality of service of all who ask.
+   *
+   * @returns takes the request back; with the last one the filter is unsubscribed
+   * @throws `FST_MQTT_TOPIC_CONFLICT` if it is already asked for with other options
+   */
+  want (filter: string, options: SubscribeOptions): () => void {
+    const want = this.#wanted.get(filter) ?? new Want(filter)
+    want.add(options)
+    this.#wanted.set(filter, want)
+    this.#refused.delete(filter)
+    this.#work()
+    return () => {
+      want.delete(options)
+      if (want.isEmpty && this.#wanted.get(filter) === want) {
+        this.#wanted.delete(filter)
+        this.#refused.delete(filter)
+      }
+      this.#work()
+    }
+  }
+
+  /** A new connection, with no subscriptions: every filter is sent. */
+  onUp (): void {
+    this.#isUp = true
+    this.#connection++
+    this.#granted.clear()
+    this.#refused.clear()
+    this.#isWorking = false
+    this.#work()
+  }
+
+  onDown (): void {
+    this.#isUp = false
+  }
+
+  /** Resolves when every filter that is wanted now is answered. */
+  async answered (): Promise<void> {
+    if (this.#isUp && this.#missing().length === 0) return
+    await new Promise<void>((resolve) => this.#waiting.push(resolve))
+  }
+
+  get granted (): GrantedFilter[] {
+    return (this.#isUp ? [...this.#granted] : []).map(([filter, { qos }]) => ({ filter, qos }))
+  }
+
+  get refused (): RefusedFilter[] {
+    return [...this.#refused.values()]
+  }
+
+  get pending (): string[] {
+    return this.#missing().map(({ filter }) => filter)
+  }
+
+  #work (): void {
+    if (!this.#isUp || this.#isWorking) return
+    this.#isWorking = true
+    // What one turn registers goes out in one packet.
+    queueMicrotask(() => { void this.#synchronise(this.#connection) })
+  }
+
+  async #synchronise (connection: number): Promise<void> {
+    for (;;) {
+      if (connection !== this.#connection) return
+      const surplus = [...this.#granted.keys()].filter((filter) => !this.#wanted.has(filter))
+      const missing = this.#missing()
+      if (!this.#isUp || (surplus.length === 0 && missing.length === 0)) break
+      if (surplus.length > 0) await this.#unsubscribe(surplus)
+      await Promise.all(batches(missing).map((batch) => this.#subscribe(batch, connection)))
+    }
+    this.#isWorking = false
+    if (this.#isUp) for (const resolve of this.#waiting.splice(0)) resolve()
+  }
+
+  async #unsubscribe (filters: readonly string[]): Promise<void> {
+    for (const filter of filters) this.#granted.delete(filter)
+    try {
+      await this.#port.unsubscribe(filters)
+    } catch {
+      // The connection is gone, and its subscriptions with it.
+    }
+  }
+
+  async #subscribe (batch: readonly Want[], connection: number): Promise<void> {
+    const filters = batch.map(({ filter }) => filter)
+    const [{ options = undefined } = {}] = batch
+    if (options === undefined) return
+    if (this.#port.version === 4 && needsMqtt5(options)) {
+      for (const filter of filters) {
+        this.#refuse(filter, undefined, 'noLocal, retainAsPublished and retainHandling need MQTT 5, ' +
+          'this connection speaks MQTT 3.1.1')
+      }
+      return
+    }
+    try {
+      const codes = await this.#port.subscribe(filters, options)
+      if (connection === this.#connection) this.#note(batch, options.qos, codes)
+    } catch (error) {
+      // A lost connection is followed by another; otherwise the filter must not be asked for without end.
+      if (connection !== this.#connection || !this.#isUp) return
+      for (const filter of filters) this.#refuse(filter, undefined, describeError(error))
+    }
+  }
+
+  #note (batch: readonly Want[], asked: QoS, codes: readonly number[]): void {
+    for (const [index, { filter }] of batch.entries()) {
+      const code = codes[index]
+      if (code === 0 || code === 1 || code === 2) this.#granted.set(filter, { asked, qos: code })
+      else this.#refuse(filter, code, reasonOf(code))
+    }
+  }
+
+  #refuse (filter: string, reasonCode: number | undefined, reason: string): void {
+    this.#granted.delete(filter)
+    if (!this.#wanted.has(filter)) return
+    const refused = { filter, reasonCode, reason }
+    this.#refused.set(filter, refused)
+    this.#onRefused(refused)
+  }
+
+  #missing (): Want[] {
+    return [...this.#wanted.values()].filter(({ filter, options }) => {
+      if (this.#refused.has(filter)) return false
+      const grant = this.#granted.get(filter)
+      return grant === undefined || grant.asked < options.qos
+    })
+  }
+}
+
+interface Grant {
+  readonly asked: QoS
+  readonly qos: QoS
+}
+
+/** Everything that is asked of one filter. */
+class Want {
+  readonly filter: string
+  readonly #requests = new Set<SubscribeOptions>()
+
+  constructor (filter: string) {
+    this.filter = filter
+  }
+
+  add (options: SubscribeOptions): void {
+    const [other] = this.#requests
+    if (other !== undefined) {
+      for (const key of ['noLocal', 'retainAsPublished', 'retainHandling'] as const) {
+        if (options[key] === other[key]) continue
+        throw new errors.FST_MQTT_TOPIC_CONFLICT(this.filter, `${key} is ${other[key]}, not ${options[key]}`)
+      }
+    }
+    this.#requests.add(options)
+  }
+
+  delete (options: SubscribeOptions): void {
+    this.#requests.delete(options)
+  }
+
+  get isEmpty (): boolean {
+    return this.#requests.size === 0
+  }
+
+  get options (): SubscribeOptions {
+    const all = [...this.#requests]
+    return all.reduce((highest, options) => options.qos > highest.qos ? options : highest)
+  }
+}
+
+/** Filters of one SUBSCRIBE: some brokers limit their number, and one packet has one result for each. */
+const batchSize = 100
+
+function batches (wants: readonly Want[]): Want[][] {
+  const groups = new Map<string, Want[]>()
+  const full: Want[][] = []
+  for (const want of wants) {
+    const { qos, noLocal, retainAsPublished, retainHandling } = want.options
+    const key = `${qos}${noLocal}${retainAsPublished}${retainHandling}`
+    const group = groups.get(key) ?? []
+    group.push(want)
+    groups.set(key, group)
+    if (group.length === batchSize) {
+      full.push(group)
+      groups.delete(key)
+    }
+  }
+  return [...full, ...groups.values()]
+}
+
+/** Whether a 3.1.1 connection cannot do what is asked. */
+export function needsMqtt5 (options: Omit<SubscribeOptions, 'qos'>): boolean {
+  return options.noLocal || options.retainAsPublished || options.retainHandling !== 0
+}
+
+/** MQTT 5 §3.9.3; 0x80 is all that 3.1.1 has. */
+function reasonOf (code: number | undefined): string {
+  return reasons[code ?? 0x80] ?? 'refused'
+}
+
+const reasons: Readonly<Record<number, string>> = {
+  0x80: 'refused without a reason',
+  0x83: 'implementation specific error',
+  0x87: 'not authorized',
+  0x8f: 'topic filter invalid',
+  0x91: 'packet identifier in use',
+  0x97: 'quota exceeded',
+  0x9e: 'shared subscriptions not supported',
+  0xa1: 'subscription identifiers not supported',
+  0xa2: 'wildcard subscriptions not supported'
+}

@@ -1,0 +1,59 @@
+import type { QoS } from '../../types/message.ts'
+import { errors } from '../errors.ts'
+import { qosProblem } from '../guard.ts'
+import { booleanNamed, describe, recordProblem, type Checks } from '../values.ts'
+
+/** The options of a topic, checked and complete. */
+export interface CheckedTopicOptions {
+  readonly name: string | undefined
+  readonly qos: QoS
+  readonly absolute: boolean
+  readonly noLocal: boolean
+  readonly retainAsPublished: boolean
+  readonly retainHandling: 0 | 1 | 2
+  readonly params: unknown
+  readonly payload: unknown
+  readonly codec: string | undefined
+}
+
+/** @throws `FST_MQTT_TOPIC_OPTIONS` */
+export function checkTopicOptions (pattern: string, options: unknown): CheckedTopicOptions {
+  const problem = recordProblem(options, checks)
+  if (problem !== undefined) throw new errors.FST_MQTT_TOPIC_OPTIONS(pattern, problem)
+  const given = options as Partial<CheckedTopicOptions>
+  const checked = {
+    name: given.name,
+    qos: given.qos ?? 0,
+    absolute: given.absolute ?? false,
+    noLocal: given.noLocal ?? false,
+    retainAsPublished: given.retainAsPublished ?? false,
+    retainHandling: given.retainHandling ?? 0,
+    params: given.params,
+    payload: given.payload,
+    codec: given.codec
+  }
+  if (checked.noLocal && pattern.startsWith('$share/')) {
+    throw new errors.FST_MQTT_TOPIC_OPTIONS(pattern, 'noLocal cannot go with a shared subscription [MQTT-3.8.3-4]')
+  }
+  if (checked.codec !== undefined && checked.payload === undefined) {
+    throw new errors.FST_MQTT_TOPIC_OPTIONS(pattern, 'codec needs a payload schema, without one the payload is bytes')
+  }
+  return checked
+}
+
+const checks: Checks = {
+  name: (value) => typeof value === 'string' && value !== ''
+    ? undefined
+    : `name has to be a string that is not empty, not ${describe(value)}`,
+  qos: qosProblem,
+  absolute: booleanNamed('absolute'),
+  noLocal: booleanNamed('noLocal'),
+  retainAsPublished: booleanNamed('retainAsPublished'),
+  retainHandling: (value) => value === 0 || value === 1 || value === 2
+    ? undefined
+    : `retainHandling has to be 0, 1 or 2, not ${describe(value)}`,
+  // Schemas are checked by the compiler, which knows them.
+  params: () => undefined,
+  payload: () => undefined,
+  codec: (value) => typeof value === 'string' ? undefined : `codec has to be a name, not ${describe(value)}`
+}

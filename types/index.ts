@@ -1,0 +1,10 @@
+import type {} from './fastify.ts'
+
+export type * from './message.ts'
+export type * from './mqtt.ts'
+export type * from './options.ts'
+export type * from './pattern.ts'
+export type * from './schema.ts'
+export type * from './status.ts'
+export type * from './topic.ts'
+export type * from './topics.ts'

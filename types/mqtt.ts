@@ -1,0 +1,120 @@
+import type { FastifyTypeProvider, FastifyTypeProviderDefault } from 'fastify'
+import type { MqttClient } from 'mqtt'
+import type { CheckPattern, ParamsOf } from './pattern.ts'
+import type { Health, Status } from './status.ts'
+import type {
+  Handler, RawPublishOptions, RouteOptions, Topic, TopicContract, TopicForOptions, TopicOptions, TopicParams,
+  TopicPayload, TopicSettings
+} from './topic.ts'
+import type { MqttTopics, ParamsOfDeclared } from './topics.ts'
+
+/**
+ * `fastify.mqtt`. Each Fastify context has its own, as it has its own routes: topics registered through it
+ * run with that context as `this`, and begin with the `topicPrefix` that it was registered with.
+ *
+ * @typeParam Provider the type provider of the Fastify instance, for schemas that are not of
+ *   @sinclair/typebox
+ */
+export interface Mqtt<Provider extends FastifyTypeProvider = FastifyTypeProviderDefault> {
+  /**
+   * Registers a topic, before or after connecting. Without a handler it is for publishing, until `onMessage`
+   * adds one. Every matching topic receives a message.
+   *
+   * @param contract what `defineTopic` returned
+   * @throws `FST_MQTT_TOPIC_PATTERN`, `FST_MQTT_TOPIC_OPTIONS`, `FST_MQTT_TOPIC_NAME_TAKEN`,
+   *   `FST_MQTT_TOPIC_CONFLICT`, `FST_MQTT_TOPIC_OUTSIDE_PREFIX`, `FST_MQTT_SCHEMA_INVALID`
+   * @example
+   * const reading = fastify.mqtt.topic('sensor/<int:id>/reading', {
+   *   qos: 1,
+   *   payload: Type.Object({ celsius: Type.Number() })
+   * }, async function (message) {
+   *   this.log.info({ id: message.params.id, celsius: message.payload.celsius })
+   * })
+   */
+  topic<P extends string, Params, Payload> (
+    contract: TopicContract<P, Params, Payload>, handler?: Handler<Params, Payload>
+  ): Topic<Params, Payload>
+  topic<P extends string, Params, Payload> (
+    contract: TopicContract<P, Params, Payload>, settings: TopicSettings, handler?: Handler<Params, Payload>
+  ): Topic<Params, Payload>
+  topic<const P extends string, ParamsSchema, PayloadSchema> (
+    pattern: CheckPattern<P>,
+    options: TopicOptions<P, ParamsSchema, PayloadSchema>,
+    handler?: Handler<TopicParams<P, ParamsSchema, Provider>, TopicPayload<PayloadSchema, Provider>>
+  ): Topic<TopicParams<P, ParamsSchema, Provider>, TopicPayload<PayloadSchema, Provider>>
+  topic<const P extends string> (
+    pattern: CheckPattern<P>, handler?: Handler<ParamsOf<P>>
+  ): Topic<ParamsOf<P>>
+
+  /**
+   * The same as `topic()` in the form of `fastify.route()`.
+   *
+   * @example
+   * fastify.mqtt.route({ topic: 'room/<name>', qos: 1, handler: async (message) => message.params.name })
+   */
+  route<const P extends string, ParamsSchema, PayloadSchema> (
+    options: RouteOptions<P, CheckPattern<P>, ParamsSchema, PayloadSchema, Provider>
+  ): Topic<TopicParams<P, ParamsSchema, Provider>, TopicPayload<PayloadSchema, Provider>>
+
+  /**
+   * Publishes to a topic name, to which the global prefix is added. Strings and bytes are sent as they are,
+   * `undefined` is the empty message, anything else is JSON (as `JSON.stringify` does it).
+   *
+   * @returns settles always: with QoS 1 and 2 when the broker has taken the message, with QoS 0 when it has
+   *   been handed to the socket
+   * @throws rejects with `FST_MQTT_TOPIC_NAME`, `FST_MQTT_TOPIC_OUTSIDE_PREFIX`, `FST_MQTT_PUBLISH_OPTIONS`,
+   *   `FST_MQTT_PAYLOAD_ENCODE`, `FST_MQTT_NEEDS_MQTT5`, `FST_MQTT_BROKER_LIMIT` before anything is sent;
+   *   with `FST_MQTT_OFFLINE`, `FST_MQTT_DELIVERY_UNKNOWN`, `FST_MQTT_PUBLISH_REFUSED`,
+   *   `FST_MQTT_PUBLISH_TIMEOUT`, `FST_MQTT_ABORTED`, `FST_MQTT_CLOSED`
+   * @example
+   * await fastify.mqtt.publish('lamp/7/set', { on: true }, { qos: 1 })
+   * await fastify.mqtt.publish('$CONTROL/dynamic-security/v1', { commands: [] }, { absolute: true })
+   */
+  publish (topic: string, payload?: unknown, options?: RawPublishOptions): Promise<void>
+
+  /**
+   * The topic name for a named topic: what `publish` takes to reach its handler.
+   *
+   * @throws `FST_MQTT_TOPIC_UNKNOWN`, `FST_MQTT_TOPIC_PARAM`, `FST_MQTT_TOPIC_WILDCARD`,
+   *   `FST_MQTT_TOPIC_NAME_AMBIGUOUS`
+   * @example
+   * fastify.mqtt.topicFor('reading', { id: 42 })                       // 'sensor/42/reading'
+   * fastify.mqtt.topicFor('reading', { id: 42 }, { absolute: true })   // 'myprefix/sensor/42/reading'
+   */
+  topicFor<N extends string> (
+    name: N extends keyof MqttTopics ? never : N,
+    params?: Readonly<Record<string, unknown>>,
+    options?: TopicForOptions
+  ): string
+  topicFor<N extends keyof MqttTopics> (
+    name: N, params: NoInfer<ParamsOfDeclared<MqttTopics[N]>>, options?: TopicForOptions
+  ): string
+
+  /** Where the connection stands. */
+  readonly status: Status
+  /** What there is to know about the connection, its subscriptions and its messages. */
+  health (): Health
+
+  /**
+   * Connects; for `start: 'manual'`, otherwise Fastify's `ready()` does it. Calling it again gives the same
+   * promise.
+   *
+   * @returns resolves when connected with every SUBACK in
+   * @throws rejects with `FST_MQTT_CONNECT_FAILED` after `connectTimeout`, with `FST_MQTT_CLOSED` after
+   *   `close()`
+   */
+  connect (): Promise<void>
+  /**
+   * Disconnects; Fastify's `close()` does it by itself. Never rejects. Calling it again gives the same
+   * promise.
+   */
+  close (): Promise<void>
+  /** Resolves when no handler is running. */
+  idle (): Promise<void>
+
+  /**
+   * The MQTT.js client of the current connection, as a way out; undefined before `connect()`. Its
+   * subscriptions and stores are managed by the plugin.
+   */
+  readonly client: MqttClient | undefined
+}

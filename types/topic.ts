@@ -1,0 +1,171 @@
+import type { FastifyInstance, FastifyTypeProvider, FastifyTypeProviderDefault } from 'fastify'
+import type { Message, PublishProperties, QoS } from './message.ts'
+import type { ParamsOf } from './pattern.ts'
+import type { Infer } from './schema.ts'
+
+/**
+ * Receives the messages of a topic. `this` is the Fastify instance that registered it (arrow functions have
+ * `message.server`). What it throws or rejects with is logged; the next message is handled all the same.
+ */
+export type Handler<Params = Record<string, unknown>, Payload = Buffer> =
+  (this: FastifyInstance, message: Message<Params, Payload>) => unknown
+
+/** The names of the codecs that are always there. */
+export type CodecName = 'json' | 'text' | 'binary'
+
+/** How a payload becomes bytes and back; more of them are given to the plugin's option `codecs`. */
+export interface Codec {
+  /** The MQTT 5 content type that selects it for received messages and that is sent with published ones. */
+  readonly contentType: string
+  /** Bytes or text of a payload. What it throws is reported as `FST_MQTT_PAYLOAD_ENCODE`. */
+  encode (payload: unknown): Uint8Array | string
+  /** The payload that the bytes stand for. What it throws is reported as `FST_MQTT_PAYLOAD_DECODE`. */
+  decode (bytes: Buffer): unknown
+}
+
+/** What holds for a topic whether or not it has schemas. */
+export interface TopicSettings {
+  /**
+   * For `topicFor`. Default: the name of the handler function, if it has one. Names hold for the whole
+   * application: giving one twice is `FST_MQTT_TOPIC_NAME_TAKEN`.
+   */
+  name?: string | undefined
+  /** Of the subscription and of `Topic.publish`. Default 0. Of patterns with one filter the highest holds. */
+  qos?: QoS | undefined
+  /** Without the global prefix and the scope's `topicPrefix`. Default false. `$…` topics need it. */
+  absolute?: boolean | undefined
+  /** The broker does not send back what this connection published. Needs MQTT 5. Default false. */
+  noLocal?: boolean | undefined
+  /** The broker leaves the retain flag as the publisher set it. Needs MQTT 5. Default false. */
+  retainAsPublished?: boolean | undefined
+  /**
+   * When retained messages come: 0 at each subscription, 1 at a new one, 2 never. Needs MQTT 5. Default 0.
+   */
+  retainHandling?: 0 | 1 | 2 | undefined
+  /**
+   * How the payload is encoded; needs a `payload` schema. Default `'json'`. Or a content type of `codecs`.
+   */
+  codec?: CodecName | (string & Record<never, never>) | undefined
+}
+
+/** Options of `topic()`. */
+export interface TopicOptions<P extends string = string, ParamsSchema = unknown, PayloadSchema = unknown>
+  extends TopicSettings {
+  /**
+   * A schema of the params: it checks what the placeholders gave, and narrows their types. A message that
+   * fails is logged as `FST_MQTT_PARAMS_INVALID` and reaches no handler.
+   */
+  params?: CheckParams<P, ParamsSchema> | undefined
+  /** A schema of the payload. A message that fails is logged as `FST_MQTT_PAYLOAD_INVALID`, not handled. */
+  payload?: PayloadSchema | undefined
+}
+
+/** The form of `route()`: the options of `topic()` with the pattern and the handler among them. */
+export interface RouteOptions<
+  P extends string, Pattern, ParamsSchema, PayloadSchema, Provider extends FastifyTypeProvider
+> extends TopicOptions<P, ParamsSchema, PayloadSchema> {
+  topic: Pattern
+  handler?: Handler<TopicParams<P, ParamsSchema, Provider>, TopicPayload<PayloadSchema, Provider>> | undefined
+}
+
+/**
+ * A params schema whose keys are all placeholders of the pattern, else a sentence that names the one that is
+ * not.
+ */
+export type CheckParams<P extends string, S> =
+  [Exclude<SchemaKeys<S>, keyof ParamsOf<P>>] extends [never]
+    ? S
+    : `Not a placeholder of the pattern: ${Exclude<SchemaKeys<S>, keyof ParamsOf<P>> & string}`
+
+type SchemaKeys<S> = S extends { properties: infer Properties } ? keyof Properties : never
+
+/** The params of a pattern, narrowed by the params schema where there is one. */
+export type TopicParams<
+  P extends string, S, Provider extends FastifyTypeProvider = FastifyTypeProviderDefault
+> =
+  unknown extends S ? ParamsOf<P> : Narrow<ParamsOf<P>, Infer<S, Provider>>
+
+type Narrow<Params, Checked> = { [K in keyof Params]: K extends keyof Checked ? Checked[K] : Params[K] }
+
+/** What the payload schema describes; the Buffer where there is none. */
+export type TopicPayload<S, Provider extends FastifyTypeProvider = FastifyTypeProviderDefault> =
+  unknown extends S ? Buffer : Infer<S, Provider>
+
+/** Options of `publish`. */
+export interface PublishOptions {
+  /** Default 0, or the topic's own for `Topic.publish`. */
+  qos?: QoS | undefined
+  /** The broker keeps the message for later subscribers. Default false. */
+  retain?: boolean | undefined
+  /** MQTT 5 properties. */
+  properties?: PublishProperties | undefined
+  /**
+   * Milliseconds after which the promise rejects with `FST_MQTT_PUBLISH_TIMEOUT`. Default `publishTimeout`.
+   */
+  timeout?: number | undefined
+  /** Ends the wait; the promise rejects with `FST_MQTT_ABORTED`, the signal's reason is its cause. */
+  signal?: AbortSignal | undefined
+}
+
+/** Options of `fastify.mqtt.publish`. */
+export interface RawPublishOptions extends PublishOptions {
+  /** Without the global prefix. Default false. `$…` topics need it. */
+  absolute?: boolean | undefined
+}
+
+/** Options of `topicFor`. */
+export interface TopicForOptions {
+  /** With the global prefix, as a client outside of this application needs it. Default false. */
+  absolute?: boolean | undefined
+}
+
+/**
+ * A payload that a topic takes: what its schema describes; without a schema what `fastify.mqtt.publish`
+ * takes.
+ */
+export type Publishable<Payload> = [Payload] extends [Buffer] ? unknown : Payload
+
+/** A registered topic. */
+export interface Topic<Params = Record<string, unknown>, Payload = Buffer> {
+  /** As given, without prefixes. */
+  readonly pattern: string
+  /** The topic filter as it is subscribed: with prefixes, `+` and `#`. */
+  readonly filter: string
+  /** What `topicFor` knows it by. */
+  readonly name: string | undefined
+  /**
+   * Publishes to the topic that the params give: `publish(params, payload, options)`, or `publish(payload,
+   * options)` where the pattern has no placeholders. The payload is checked by the schema and encoded by the
+   * codec before anything is sent.
+   */
+  publish (...args: PublishArguments<Params, Payload>): Promise<void>
+  /**
+   * The topic name for params: `topicFor(params, options)`, or `topicFor(options)` without placeholders.
+   *
+   * @throws `FST_MQTT_TOPIC_PARAM` if a param is missing, extra or ill-typed; `FST_MQTT_TOPIC_WILDCARD` if
+   *   the pattern has an unnamed `+` or `#`
+   */
+  topicFor (...args: TopicForArguments<Params>): string
+  /** Adds a handler; handlers run in the order of their registration. @returns what removes it again */
+  onMessage (handler: Handler<Params, Payload>): () => void
+  /** Takes the topic away: its handlers, its subscription if no other topic needs it, and its name. */
+  remove (): void
+}
+
+/** The arguments of `Topic.publish`. */
+export type PublishArguments<Params, Payload> =
+  keyof Params extends never
+    ? [payload: Publishable<Payload>, options?: PublishOptions]
+    : [params: Params, payload: Publishable<Payload>, options?: PublishOptions]
+
+/** The arguments of `Topic.topicFor`. */
+export type TopicForArguments<Params> =
+  keyof Params extends never ? [options?: TopicForOptions] : [params: Params, options?: TopicForOptions]
+
+/** A pattern with its options, from `defineTopic`: needs no connection, so that services can share it. */
+export interface TopicContract<P extends string = string, Params = unknown, Payload = unknown> {
+  readonly pattern: P
+  readonly options: Readonly<TopicOptions>
+  /** Carries the types of params and payload; there is no value at run time. */
+  readonly types?: { readonly params: Params, readonly payload: Payload }
+}
