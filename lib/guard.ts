@@ -39,7 +39,7 @@ export function topicNameProblem (topic: unknown): string | undefined {
   if (problem !== undefined) return problem
   const name = topic as string
   if (name.includes('+') || name.includes('#')) return 'a topic name has no wildcards + and #'
-  if (name.startsWith('$share/')) return '$share is for subscriptions'
+  if (name === '$share' || name.startsWith('$share/')) return '$share is for subscriptions'
   return undefined
 }
 
@@ -76,11 +76,10 @@ export function propertiesProblem (properties: unknown): string | undefined {
   if (!isRecord(properties)) return `properties have to be an object, not ${kindOf(properties)}`
   for (const [name, value] of Object.entries(properties)) {
     if (value === undefined) continue
-    const check = propertyChecks[name as keyof PublishProperties]
-    if (check === undefined) {
+    if (!Object.hasOwn(propertyChecks, name)) {
       return `there is no property '${name}': there are ${Object.keys(propertyChecks).join(', ')}`
     }
-    const problem = check(value)
+    const problem = propertyChecks[name as keyof PublishProperties](value)
     if (problem !== undefined) return `property '${name}': ${problem}`
   }
   return undefined

@@ -15,8 +15,15 @@ export function defined<T extends object> (object: T): { [K in keyof T]: Exclude
 export function kindOf (value: unknown): string {
   if (value === null) return 'null'
   if (Array.isArray(value)) return 'an array'
-  if (typeof value === 'object') return `an object (${value.constructor?.name ?? 'no prototype'})`
+  if (typeof value === 'object') return `an object (${className(value)})`
   return value === undefined ? 'undefined' : `a ${typeof value}`
+}
+
+// Of the prototype: a received object may have a key 'constructor' with anything in it.
+function className (value: object): string {
+  const prototype = Object.getPrototypeOf(value) as { constructor?: { name?: unknown } } | null
+  const name = prototype?.constructor?.name
+  return typeof name === 'string' ? name : 'no prototype'
 }
 
 /** A value in a message, for places where no secret can stand: short, and its kind if it is no primitive. */

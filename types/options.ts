@@ -52,8 +52,11 @@ export interface MultimqttOptions {
   password?: string | undefined
   /** Path of the WebSocket; overrides the one of `url`. Default `/`. */
   path?: string | undefined
-  /** Prefix of every topic that is not `absolute`. Default: the path of `url`, else none. */
-  prefix?: string | undefined
+  /**
+   * Prefix of every topic that is not `absolute`. Default: the path of `url`, else none. (Its type does not take
+   * undefined because Fastify's own `prefix` option of `register` does not.)
+   */
+  prefix?: string
   /** Makes this a further connection: `fastify.mqtt.<namespace>`. */
   namespace?: string | undefined
   /** Default: a random one. */

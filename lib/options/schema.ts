@@ -54,7 +54,8 @@ export const OptionsSchema = Type.Object({
   username: optional(Type.String({ minLength: 1 })),
   password: optional(Type.String()),
   path: optional(Type.String({ minLength: 1 })),
-  prefix: optional(Type.String()),
+  // Fastify's RegisterOptions have a prefix too, whose type takes no undefined.
+  prefix: Type.Optional(Type.String()),
   namespace: optional(Type.String({ pattern: '^[A-Za-z_$][A-Za-z0-9_$]*$' })),
   clientId: optional(Type.String({ minLength: 1 })),
   protocolVersion: optional(Type.Union([Type.Literal('auto'), Type.Literal(4), Type.Literal(5)])),

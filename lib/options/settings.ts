@@ -10,7 +10,7 @@ import { withConverters, type Converters } from '../topic/converters.ts'
 import { parsePrefix } from '../topic/prefix.ts'
 import { defined, describe, isRecord, kindOf } from '../values.ts'
 import { OptionsSchema } from './schema.ts'
-import { parseBrokerUrl, type BrokerUrl } from './url.ts'
+import { parseBrokerUrl, redactUrl, type BrokerUrl } from './url.ts'
 
 /** The options, checked and complete. */
 export interface Settings {
@@ -109,9 +109,18 @@ function checkShape (given: unknown): MultimqttOptions {
   if (!isRecord(given)) throw invalid('options', `they have to be an object, not ${kindOf(given)}`)
   const options = Object.fromEntries(Object.entries(given).filter(([key]) => !fastifyKeys.includes(key)))
   if (compiled.Check(options)) return options
-  const error = compiled.Errors(options).First()
-  if (error === undefined) throw invalid('options', 'they do not fit the schema')
+  const outermost = compiled.Errors(options).First()
+  if (outermost === undefined) throw invalid('options', 'they do not fit the schema')
+  const error = innermost(outermost)
   throw invalid(error.path.slice(1).replaceAll('/', '.'), shapeProblem(error))
+}
+
+/**
+ * Of what may be undefined TypeBox says only that it is a union: what the one other choice wants, and where.
+ */
+function innermost (error: ValueError): ValueError {
+  const inner = choicesOf(error.schema).length === 1 ? error.errors[0]?.First() : undefined
+  return inner === undefined ? error : innermost(inner)
 }
 
 function shapeProblem (error: ValueError): string {
@@ -119,23 +128,26 @@ function shapeProblem (error: ValueError): string {
     const parent: unknown = error.schema['properties']
     return `there is no such option, there are ${Object.keys(isRecord(parent) ? parent : {}).join(', ')}`
   }
-  const secret = /password|passphrase|key|url/.test(error.path)
-  return `${expectation(error)}, not ${secret ? kindOf(error.value) : describe(error.value)}`
+  const isSecret = /\/(?:url|password|tls|key|passphrase)$/.test(error.path)
+  return `expected ${expectation(error)}, not ${isSecret ? kindOf(error.value) : describe(error.value)}`
 }
 
-/**
- * Of a union TypeBox says only that it is one: tells the choices, or what the one choice that is no undefined
- * wants.
- */
-function expectation (error: ValueError): string {
-  const choices: unknown[] = Array.isArray(error.schema['anyOf']) ? error.schema['anyOf'] : []
-  const [choice] = choices.filter((one) => isRecord(one) && one['type'] !== 'undefined')
-  if (!isRecord(choice)) return error.message.toLowerCase()
-  const literals = Array.isArray(choice['anyOf']) ? choice['anyOf'].filter(isRecord).map((one) => one['const']) : []
-  if (literals.length > 0 && !literals.includes(undefined)) return `expected one of ${literals.map(describe).join(', ')}`
-  const [inner] = error.errors
-  const first = inner?.First()
-  return first === undefined ? error.message.toLowerCase() : expectation(first)
+function expectation ({ schema, message }: ValueError): string {
+  const choices = choicesOf(schema)
+  if (choices.length === 0) return message.replace(/^Expected /, '')
+  const isLiteral = choices.every((choice) => 'const' in choice)
+  return isLiteral
+    ? `one of ${choices.map((choice) => describe(choice['const'])).join(', ')}`
+    : choices.flatMap(typesOf).join(' or ')
+}
+
+function typesOf (schema: Record<string, unknown>): unknown[] {
+  return 'type' in schema ? [schema['type']] : choicesOf(schema).flatMap(typesOf)
+}
+
+function choicesOf (schema: object): Record<string, unknown>[] {
+  const choices: unknown[] = 'anyOf' in schema && Array.isArray(schema.anyOf) ? schema.anyOf : []
+  return choices.filter(isRecord).filter((choice) => choice['type'] !== 'undefined')
 }
 
 function invalid (key: string, problem: string): Error {
@@ -164,11 +176,14 @@ function addressOf (
 ): Address {
   const host = options.host ?? url?.host ?? '127.0.0.1'
   if (/[\s/@[\]]/.test(host) || (host.includes(':') && !isIPv6(host))) {
-    throw invalid('host', `'${host}' is no host name or address; the port is an option of its own`)
+    throw invalid('host', `'${redactUrl(host)}' is no host name or address; the port is an option of its own`)
   }
   const isWebSocket = protocol === 'ws' || protocol === 'wss'
   if (options.path !== undefined && !isWebSocket) {
     throw invalid('path', `only ws and wss have a path, ${protocol} has not; the prefix of the topics is 'prefix'`)
+  }
+  if (options.path !== undefined && !options.path.startsWith('/')) {
+    throw invalid('path', `it has to begin with /, as in '/${options.path}'`)
   }
   const port = options.port ?? url?.port ?? defaultPorts[protocol]
   return {

@@ -28,6 +28,7 @@ export function parseBrokerUrl (text: string): { url: BrokerUrl } | { problem: s
     }
   }
   if (url.hostname === '') return { problem: `'${redactUrl(text)}' has no host` }
+  if (url.port === '0') return { problem: `'${redactUrl(text)}' has port 0, there are 1 to 65535` }
   try {
     return { url: partsOf(url) }
   } catch {
@@ -35,9 +36,12 @@ export function parseBrokerUrl (text: string): { url: BrokerUrl } | { problem: s
   }
 }
 
-/** A URL without user and password, for messages; also of a text that is no URL. */
+/**
+ * A URL without user, password and query, for messages; also of a text that is no URL. Up to the last @: it
+ * is better to hide too much of a text whose password was not encoded.
+ */
 export function redactUrl (text: string): string {
-  return text.replace(/^((?:[^:/?#]*:)?\/\/)?[^/]*@|(?<=\/\/).*@/s, '$1***@')
+  return text.replace(/^([a-z][a-z0-9+.-]*:\/\/)?.*@/is, '$1***@').replace(/\?.+$/s, '?***')
 }
 
 function partsOf (url: URL): BrokerUrl {

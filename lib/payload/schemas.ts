@@ -72,11 +72,13 @@ function unsupported (schema: unknown): string | undefined {
       'register more with FormatRegistry.Set of @sinclair/typebox'
   }
   const parts = Object.entries(schema).filter(([key]) => !dataKeywords.has(key))
-  return firstProblem(parts.map(([, value]) => value))
+  return firstProblem(parts.map(([key, value]) => mapKeywords.has(key) ? Object.values(value as object) : value))
 }
 
 // Their values are data, not schemas.
 const dataKeywords = new Set(['const', 'default', 'enum', 'examples'])
+// Their keys are names of the application's own: a property may be called 'default'.
+const mapKeywords = new Set(['properties', 'patternProperties', '$defs'])
 
 function firstProblem (schemas: readonly unknown[]): string | undefined {
   for (const schema of schemas) {
@@ -97,7 +99,13 @@ function compileWith (compiler: ValidatorCompiler, schema: object, place: 'param
     throw new errors.FST_MQTT_SCHEMA_INVALID(place,
       `validatorCompiler has to return a function, not ${kindOf(validate)}`)
   }
-  return (value) => issueOf(validate(value), validate)
+  return (value) => {
+    try {
+      return issueOf(validate(value), validate)
+    } catch (error) {
+      return issueFrom(error)
+    }
+  }
 }
 
 /** Reads the answers that Fastify's validator compilers give: ajv's boolean, or `{ error }`, or an Error. */
@@ -108,11 +116,10 @@ function issueOf (result: unknown, validate: object): Issue | undefined {
     return issueFrom(first)
   }
   if (result instanceof Error) return issueFrom(result)
-  if (isRecord(result) && result['error'] !== undefined && result['error'] !== null) {
-    const error = result['error']
-    return issueFrom(Array.isArray(error) ? error[0] : error)
-  }
-  return undefined
+  const { error, then } = Object(result) as { error?: unknown, then?: unknown }
+  if (typeof then === 'function') return issueFrom(new TypeError('the check answers with a promise, it has to answer at once'))
+  if (error === undefined || error === null) return undefined
+  return issueFrom(Array.isArray(error) ? error[0] : error)
 }
 
 function issueFrom (error: unknown): Issue {

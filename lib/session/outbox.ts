@@ -41,9 +41,14 @@ export class Outbox {
     await new Promise<void>((resolve, reject) => {
       const departure = new Departure(resolve, reject, () => this.#left(departure))
       this.#waiting.add(departure)
-      departure.packetId = this.#port.send(publish, (error) => {
+      const settle = (error?: Error) => {
         departure.settle(error === undefined ? undefined : this.#explain(error, publish.topic))
-      })
+      }
+      try {
+        departure.packetId = this.#port.send(publish, settle)
+      } catch (error) {
+        departure.settle(error as Error)
+      }
       // With QoS 0 it is mostly settled by now.
       if (!departure.isSettled) departure.watch(patience, () => this.#forget(departure))
     })

@@ -57,7 +57,7 @@ export function preparePublish (
   const { qos, retain, properties } = options
   const problem = topicNameProblem(topic)
   if (problem !== undefined) throw new errors.FST_MQTT_TOPIC_NAME(topic, problem)
-  if (properties !== undefined && connection.version === 4) {
+  if (connection.version === 4 && Object.values(properties ?? {}).some((value) => value !== undefined)) {
     throw new errors.FST_MQTT_NEEDS_MQTT5('Properties of a publish')
   }
   const size = publishSize(topic, payload.length, qos, properties, connection.version)

@@ -92,7 +92,8 @@ export class SubscriptionBook {
     if (!this.#isUp || this.#isWorking) return
     this.#isWorking = true
     // What one turn registers goes out in one packet.
-    queueMicrotask(() => { void this.#synchronise(this.#connection) })
+    const connection = this.#connection
+    queueMicrotask(() => { void this.#synchronise(connection) })
   }
 
   async #synchronise (connection: number): Promise<void> {
@@ -101,7 +102,11 @@ export class SubscriptionBook {
       const surplus = [...this.#granted.keys()].filter((filter) => !this.#wanted.has(filter))
       const missing = this.#missing()
       if (!this.#isUp || (surplus.length === 0 && missing.length === 0)) break
-      if (surplus.length > 0) await this.#unsubscribe(surplus)
+      if (surplus.length > 0) {
+        await this.#unsubscribe(surplus)
+        // Much may have changed meanwhile: the wishes, and the connection.
+        continue
+      }
       await Promise.all(batches(missing).map((batch) => this.#subscribe(batch, connection)))
     }
     this.#isWorking = false
@@ -130,7 +135,7 @@ export class SubscriptionBook {
     }
     try {
       const codes = await this.#port.subscribe(filters, options)
-      if (connection === this.#connection) this.#note(batch, options.qos, codes)
+      if (connection === this.#connection) this.#note(batch, options, codes)
     } catch (error) {
       // A lost connection is followed by another; otherwise the filter must not be asked for without end.
       if (connection !== this.#connection || !this.#isUp) return
@@ -138,7 +143,7 @@ export class SubscriptionBook {
     }
   }
 
-  #note (batch: readonly Want[], asked: QoS, codes: readonly number[]): void {
+  #note (batch: readonly Want[], asked: SubscribeOptions, codes: readonly number[]): void {
     for (const [index, { filter }] of batch.entries()) {
       const code = codes[index]
       if (code === 0 || code === 1 || code === 2) this.#granted.set(filter, { asked, qos: code })
@@ -157,14 +162,14 @@ export class SubscriptionBook {
   #missing (): Want[] {
     return [...this.#wanted.values()].filter(({ filter, options }) => {
       if (this.#refused.has(filter)) return false
-      const grant = this.#granted.get(filter)
-      return grant === undefined || grant.asked < options.qos
+      const grant = this.#isUp ? this.#granted.get(filter) : undefined
+      return grant === undefined || grant.asked.qos < options.qos || difference(grant.asked, options) !== undefined
     })
   }
 }
 
 interface Grant {
-  readonly asked: QoS
+  readonly asked: SubscribeOptions
   readonly qos: QoS
 }
 
@@ -179,11 +184,9 @@ class Want {
 
   add (options: SubscribeOptions): void {
     const [other] = this.#requests
-    if (other !== undefined) {
-      for (const key of ['noLocal', 'retainAsPublished', 'retainHandling'] as const) {
-        if (options[key] === other[key]) continue
-        throw new errors.FST_MQTT_TOPIC_CONFLICT(this.filter, `${key} is ${other[key]}, not ${options[key]}`)
-      }
+    const key = other === undefined ? undefined : difference(other, options)
+    if (key !== undefined) {
+      throw new errors.FST_MQTT_TOPIC_CONFLICT(this.filter, `${key} is ${other?.[key]}, not ${options[key]}`)
     }
     this.#requests.add(options)
   }
@@ -200,6 +203,11 @@ class Want {
     const all = [...this.#requests]
     return all.reduce((highest, options) => options.qos > highest.qos ? options : highest)
   }
+}
+
+/** The first option, but for the quality of service, in which two differ. */
+function difference (a: SubscribeOptions, b: SubscribeOptions) {
+  return (['noLocal', 'retainAsPublished', 'retainHandling'] as const).find((key) => a[key] !== b[key])
 }
 
 /** Filters of one SUBSCRIBE: some brokers limit their number, and one packet has one result for each. */

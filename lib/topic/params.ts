@@ -1,3 +1,4 @@
+import type { Converter } from '../../types/options.ts'
 import type { PlacedPattern } from './placed-pattern.ts'
 
 /** What the placeholders of one topic name gave. */
@@ -18,11 +19,20 @@ export function paramsOf (placed: PlacedPattern, absoluteTopic: string): Params 
     const position = index + placed.prefixLevels
     // '#' also matches the parent level, where a path finds nothing left.
     const text = level.isPath ? texts.slice(position).join('/') : texts[position]
-    const value = text === undefined || text === '' ? undefined : level.converter.parse(text)
+    const value = text === undefined || text === '' ? undefined : parseWith(level.converter, text)
     if (value === undefined) return undefined
     params[level.name] = value
   }
   return Object.freeze(params)
+}
+
+/** A converter that throws says no as well: what another client publishes must not end this one. */
+function parseWith (converter: Converter, text: string): unknown {
+  try {
+    return converter.parse(text)
+  } catch {
+    return undefined
+  }
 }
 
 const noParams: Params = Object.freeze({})

@@ -1,6 +1,7 @@
 import type { Converter } from '../../types/options.ts'
 import { errors } from '../errors.ts'
 import { textProblem, topicFilterProblem } from '../guard.ts'
+import { kindOf } from '../values.ts'
 import type { Converters } from './converters.ts'
 
 /** One level of a pattern. */
@@ -43,7 +44,7 @@ export interface Pattern {
  */
 export function parsePattern (text: unknown, converters: Converters): Pattern {
   const problem = text === '' ? 'a topic pattern cannot be empty' : textProblem(text)
-  if (problem !== undefined) throw new errors.FST_MQTT_TOPIC_PATTERN(problem, String(text))
+  if (problem !== undefined) throw new errors.FST_MQTT_TOPIC_PATTERN(problem, typeof text === 'string' ? text : kindOf(text))
   const pattern = text as string
   const refuse = (sentence: string): never => {
     throw new errors.FST_MQTT_TOPIC_PATTERN(sentence, pattern)

@@ -1,3 +1,5 @@
+import { errors } from '../errors.ts'
+import { topicFilterProblem } from '../guard.ts'
 import type { Converters } from './converters.ts'
 import { parsePattern, type Pattern } from './pattern.ts'
 import { assertInsidePrefix, withPrefix } from './prefix.ts'
@@ -38,11 +40,15 @@ export function placePattern (text: string, placement: Placement, converters: Co
     : parsePattern(insertPrefix(placement.topicPrefix, bare), converters)
   const prefix = absolute ? '' : placement.prefix
   const matchFilter = withPrefix(prefix, inScope.filter)
+  const filter = bare.share === undefined ? matchFilter : `$share/${bare.share}/${matchFilter}`
+  // Each part may be right and the whole too long.
+  const problem = topicFilterProblem(filter)
+  if (problem !== undefined) throw new errors.FST_MQTT_TOPIC_PATTERN(`with its prefixes ${problem}`, text)
   return {
     text,
     pattern: inScope,
     matchFilter,
-    filter: bare.share === undefined ? matchFilter : `$share/${bare.share}/${matchFilter}`,
+    filter,
     prefixLevels: prefix === '' ? 0 : prefix.split('/').length,
     absolute
   }

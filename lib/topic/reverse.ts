@@ -21,7 +21,8 @@ export function topicFor (placed: PlacedPattern, params: unknown = {}): string {
   if (!isRecord(params)) return refuse(`params have to be an object, not ${kindOf(params)}`)
   refuseExtra(placed, params, refuse)
   const topic = pattern.levels.map((level) => textOf(level, params, refuse)).join('/')
-  if (!placed.absolute && topic.startsWith('$')) {
+  // Where the pattern itself says $, it is meant; a wildcard does not match it [MQTT-4.7.2-1].
+  if (topic.startsWith('$') && !(placed.absolute && pattern.filter.startsWith('$'))) {
     return refuse("the first level begins with $: such topics are the broker's own, and lie outside of the prefix")
   }
   const problem = topicNameProblem(topic)
