@@ -87,6 +87,9 @@ export interface Mqtt<Provider extends FastifyTypeProvider = FastifyTypeProvider
     options?: TopicForOptions
   ): string
   topicFor<N extends keyof MqttTopics> (
+    name: keyof ParamsOfDeclared<MqttTopics[N]> extends never ? N : never
+  ): string
+  topicFor<N extends keyof MqttTopics> (
     name: N, params: NoInfer<ParamsOfDeclared<MqttTopics[N]>>, options?: TopicForOptions
   ): string
 
