@@ -5,6 +5,9 @@ import type {
 import type { Mqtt } from './mqtt.ts'
 import type { MqttInstances } from './topics.ts'
 
+/** `fastify.mqtt`: the default connection, with the namespaces of the application. */
+export type FastifyMqtt<Provider extends FastifyTypeProvider> = Mqtt<Provider> & MqttInstances
+
 // With the type parameters of Fastify's own declaration, so that the instance's type provider reaches the
 // topics.
 /* eslint-disable @typescript-eslint/no-unused-vars -- merging demands every type parameter by its name */
@@ -17,7 +20,7 @@ declare module 'fastify' {
     TypeProvider extends FastifyTypeProvider
   > {
     /** The MQTT connection of this context; see the `Mqtt` interface. */
-    mqtt: Mqtt<TypeProvider> & MqttInstances
+    mqtt: FastifyMqtt<TypeProvider>
   }
 
   interface RegisterOptions {

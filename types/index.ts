@@ -1,5 +1,4 @@
-import type {} from './fastify.ts'
-
+export type * from './fastify.ts'
 export type * from './message.ts'
 export type * from './mqtt.ts'
 export type * from './options.ts'

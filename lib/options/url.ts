@@ -21,9 +21,11 @@ export function parseBrokerUrl (text: string): { url: BrokerUrl } | { problem: s
   if (!text.includes('://')) {
     return { problem: `'${redactUrl(text)}' has no scheme: write mqtt://${redactUrl(text)}` }
   }
-  if (url.search !== '' || url.hash !== '') {
+  // Not url.search and url.hash, which are empty for 'mqtt://h/site/#'.
+  const extra = /[?#]/.exec(text)?.[0]
+  if (extra !== undefined) {
     return {
-      problem: `'${redactUrl(text)}' has a ${url.search === '' ? 'fragment' : 'query'}, which is not used: ` +
+      problem: `'${redactUrl(text)}' has a ${extra === '#' ? 'fragment' : 'query'}, which is not used: ` +
       'write other options as fields, and ? and # as %3F and %23'
     }
   }
