@@ -103,7 +103,7 @@ export class Engine {
     if (this.#draining !== undefined || this.#isClosed) {
       throw new errors.FST_MQTT_CLOSED(this.settings.address.text)
     }
-    this.#connecting ??= this.#start()
+    this.#connecting ??= this.#start().finally(() => { this.#connecting = undefined })
     await this.#connecting
   }
 
@@ -133,9 +133,8 @@ export class Engine {
     const isOurs = !this.#connection.isOpen
     if (isOurs) this.#connection.open()
     if (await this.#isReadyWithin(this.settings.connectTimeoutMs)) return
-    this.#connecting = undefined
     const error = this.#startError()
-    // One that was started in the background goes on.
+    // One that was started before goes on.
     if (isOurs) {
       this.#hasFailed = true
       await this.#connection.close(disconnectMs)
@@ -201,11 +200,16 @@ export class Engine {
 
   #onDown (cause: Error, wasUp: boolean): void {
     this.book.onDown()
-    this.#outbox.onDown()
+    this.#outbox.onDown(cause)
     const { log } = this.#host
     const broker = this.settings.address.text
     if (wasUp) {
       log.warn({ err: cause }, `lost the connection to ${broker}, connecting again`)
+      return
+    }
+    const { version, nextVersion } = this.#connection
+    if (version === 5 && nextVersion === 4) {
+      log.info(`${broker} did not accept MQTT 5, trying 3.1.1`)
       return
     }
     // An outage is one line, not one a second.

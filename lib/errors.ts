@@ -26,7 +26,7 @@ export const errors = {
     'give both topics the same', 500),
   FST_MQTT_TOPIC_NAME_TAKEN: createError<'FST_MQTT_TOPIC_NAME_TAKEN', 500, [name: string, pattern: string]>(
     'FST_MQTT_TOPIC_NAME_TAKEN',
-    "The topic name '%s' is already given to '%s': names hold for the whole application", 500),
+    "The topic name '%s' is already given to '%s': names hold for all contexts of a connection", 500),
   FST_MQTT_SCHEMA_INVALID: createError<'FST_MQTT_SCHEMA_INVALID', 500, [place: string, problem: string, options?: ErrorOptions]>(
     'FST_MQTT_SCHEMA_INVALID', 'Invalid %s schema: %s', 500),
 
@@ -69,7 +69,9 @@ export const errors = {
     'FST_MQTT_BROKER_LIMIT', 'The broker does not accept this message: %s', 400),
   FST_MQTT_OFFLINE: createError<'FST_MQTT_OFFLINE', 503, [broker: string]>(
     'FST_MQTT_OFFLINE', 'Not connected to %s: the message was not sent', 503),
-  FST_MQTT_DELIVERY_UNKNOWN: createError<'FST_MQTT_DELIVERY_UNKNOWN', 503, [broker: string]>(
+  FST_MQTT_DELIVERY_UNKNOWN: createError<
+    'FST_MQTT_DELIVERY_UNKNOWN', 503, [broker: string, options?: ErrorOptions]
+  >(
     'FST_MQTT_DELIVERY_UNKNOWN',
     'The connection to %s was lost before the message was acknowledged: it may or may not have arrived', 503),
   FST_MQTT_PUBLISH_REFUSED: createError<'FST_MQTT_PUBLISH_REFUSED', 502, [topic: string, reason: string, options?: ErrorOptions]>(

@@ -109,6 +109,8 @@ function userPropertiesProblem (value: unknown): string | undefined {
   for (const [name, entry] of Object.entries(value)) {
     const nameProblem = textProblem(name)
     if (nameProblem !== undefined) return `name ${describe(name)}: ${nameProblem}`
+    // mqtt-packet would write nothing at all, and the publish never settle.
+    if (Array.isArray(entry) && entry.length === 0) return `'${name}': the list is empty`
     for (const text of Array.isArray(entry) ? entry : [entry]) {
       const problem = textProblem(text)
       if (problem !== undefined) return `'${name}': ${problem}`

@@ -16,7 +16,8 @@ export function kindOf (value: unknown): string {
   if (value === null) return 'null'
   if (Array.isArray(value)) return 'an array'
   if (typeof value === 'object') return `an object (${className(value)})`
-  return value === undefined ? 'undefined' : `a ${typeof value}`
+  if (value === undefined || Number.isNaN(value)) return String(value)
+  return `a ${typeof value}`
 }
 
 // Of the prototype: a received object may have a key 'constructor' with anything in it.

@@ -279,3 +279,46 @@ test('gate: before the application is ready 10,000 messages are kept, more are c
   assert.equal(dispatcher.counters.unmatched, 10_000)
   assert.deepEqual(dispatcher.counters.received, 10_003)
 })
+
+test('payloads: 2 MB of JSON need a maxPayload of that size', async (t) => {
+  const broker = await startScriptedBroker(t)
+  const payload = JSON.stringify({ text: 'x'.repeat(2_000_000) })
+  for (const maxPayload of [undefined, 3_000_000]) {
+    const { fastify, lines } = await createApp(t, { url: broker.url, maxPayload })
+    const seen = inbox<number>()
+    fastify.mqtt.topic('t', { payload: Type.Object({ text: Type.String() }) }, (message) => seen.put(message.payload.text.length))
+    await fastify.ready()
+    broker.publish({ topic: 't', payload })
+    broker.publish({ topic: 't', payload: '{"text":"short"}' })
+    assert.equal(await seen.next(), maxPayload === undefined ? 5 : 2_000_000)
+    const codes = lines.flatMap(({ err }) => err?.code ?? [])
+    assert.deepEqual(codes, maxPayload === undefined ? ['FST_MQTT_PAYLOAD_TOO_LARGE'] : [])
+  }
+})
+
+test('payloads: a handler that never reads its payload is called for valid ones only', async (t) => {
+  const broker = await startScriptedBroker(t)
+  const { fastify } = await createApp(t, { url: broker.url })
+  const seen = inbox<string>()
+  fastify.mqtt.topic('t/<x>', { payload: Type.Number() }, (message) => seen.put(message.params.x))
+  await fastify.ready()
+  for (const [x, payload] of [['a', 'no'], ['b', '"1"'], ['c', ''], ['d', '1']] as const) {
+    broker.publish({ topic: `t/${x}`, payload })
+  }
+  assert.equal(await seen.next(), 'd')
+  assert.equal(seen.all.length, 1)
+})
+
+test('payloads: an empty message is undefined, where the schema accepts that', async (t) => {
+  const broker = await startScriptedBroker(t)
+  const { fastify } = await createApp(t, { url: broker.url })
+  const seen = inbox<unknown>()
+  fastify.mqtt.topic('t', { payload: Type.Union([Type.Number(), Type.Undefined()]) }, (message) => {
+    seen.put(message.payload === undefined ? 'empty' : message.payload)
+  })
+  await fastify.ready()
+  broker.publish({ topic: 't', payload: '' })
+  broker.publish({ topic: 't', payload: '7' })
+  assert.equal(await seen.next(), 'empty')
+  assert.equal(await seen.next(), 7)
+})

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import { FormatRegistry, Type } from '@sinclair/typebox'
 import fc from 'fast-check'
+import { errors } from '../lib/errors.ts'
 import { asBytes, bytesOf } from '../lib/payload/bytes.ts'
 import { Codecs, decodeWith, encodeWith } from '../lib/payload/codecs.ts'
 import { registerFormats } from '../lib/payload/formats.ts'
@@ -11,6 +12,7 @@ import type { ValidatorCompiler } from '../types/options.ts'
 import type { Codec } from '../types/topic.ts'
 
 const rules = { protoAction: 'error', constructorAction: 'error' } as const
+const lenient = { protoAction: 'ignore', constructorAction: 'ignore' } as const
 const codecs = new Codecs(rules)
 
 function codec (name: string, from: Codecs = codecs): Codec {
@@ -25,10 +27,12 @@ test('bytesOf: takes text and bytes as they are, undefined as the empty message,
   const bytes = Buffer.from([0, 255, 10])
   const { buffer } = new Uint8Array([9, 0, 255, 10, 9])
   for (const [payload, expected] of [
-    ['text', 'text'], ['', ''], ['ä🙂', 'ä🙂'], [undefined, ''], [null, 'null'], [0, '0'], [false, 'false'], [[1, 'a'], '[1,"a"]'],
+    ['text', 'text'], ['', ''], ['ä🙂', 'ä🙂'], [undefined, ''], [null, 'null'], [0, '0'], [false, 'false'],
+    [[1, 'a'], '[1,"a"]'],
     [{ a: 1, b: undefined }, '{"a":1}'], [new Date(0), '"1970-01-01T00:00:00.000Z"'], [{ toJSON: () => 5 }, '5']
   ] as const) assert.equal(bytesOf(payload).toString(), expected)
-  for (const payload of [bytes, new Uint8Array(buffer, 1, 3), new DataView(buffer, 1, 3), buffer.slice(1, 4)]) {
+  const views = [new Uint8Array(buffer, 1, 3), new DataView(buffer, 1, 3)]
+  for (const payload of [bytes, ...views, buffer.slice(1, 4)]) {
     assert.deepEqual(bytesOf(payload), bytes)
   }
   const shared = new Uint8Array(new SharedArrayBuffer(3))
@@ -73,12 +77,13 @@ test('encodeJson: keeps what JSON.stringify threw as the cause', () => {
 test('decodeJson: gives back every JSON value that was encoded', () => {
   fc.assert(fc.property(fc.jsonValue(), (value) => {
     const expected: unknown = JSON.parse(JSON.stringify(value))
-    assert.deepEqual(decodeJson(bytesOf({ value }), { protoAction: 'ignore', constructorAction: 'ignore' }), { value: expected })
+    assert.deepEqual(decodeJson(bytesOf({ value }), lenient), { value: expected })
   }))
 })
 
 test('decodeJson: throws nothing but its coded error, whatever the bytes', () => {
-  fc.assert(fc.property(fc.oneof(fc.uint8Array(), fc.string({ unit: 'binary' }).map((text) => Buffer.from(text))), (bytes) => {
+  const text = fc.string({ unit: 'binary' }).map((characters) => Buffer.from(characters))
+  fc.assert(fc.property(fc.oneof(fc.uint8Array().map((bytes) => Buffer.from(bytes)), text), (bytes) => {
     try {
       decodeJson(bytes, rules)
     } catch (error) {
@@ -96,9 +101,10 @@ for (const [what, text, says] of [
   ['a constructor with a prototype', '{"constructor":{"prototype":{"x":1}}}', /forbidden prototype property/]
 ] as const) {
   test(`decodeJson: refuses ${what}`, () => {
-    assert.throws(() => decodeJson(Buffer.from(text), rules), (error: Error & { code: string, statusCode: number }) => {
+    assert.throws(() => decodeJson(Buffer.from(text), rules), (error: Error) => {
       assert.match(error.message, says)
-      return error.code === 'FST_MQTT_PAYLOAD_DECODE' && error.statusCode === 400 && error.cause instanceof SyntaxError
+      assert.ok(error.cause instanceof SyntaxError)
+      return error instanceof errors.FST_MQTT_PAYLOAD_DECODE && error.statusCode === 400
     })
   })
 }
@@ -115,7 +121,7 @@ test('decodeText: refuses what is no UTF-8, and gives all other text as it is', 
     code: 'FST_MQTT_PAYLOAD_DECODE', message: 'The payload is no text: it is no valid UTF-8'
   })
   assert.throws(() => decodeText(Buffer.from([0xed, 0xa0, 0x80])), { code: 'FST_MQTT_PAYLOAD_DECODE' })
-  assert.equal(decodeText(new Uint8Array(Buffer.from('xäx')).subarray(1)), 'äx')
+  assert.equal(decodeText(Buffer.from('xäx').subarray(1)), 'äx')
   fc.assert(fc.property(fc.string({ unit: 'binary' }), (text) => {
     assert.equal(decodeText(Buffer.from(text)), text.toWellFormed())
   }))
@@ -163,7 +169,9 @@ test('Codecs: finds by name and by content type, without parameters and in any c
   assert.equal(all.forContentType('application/cbor'), own)
   assert.equal(all.forContentType('application/json; charset=utf-8'), all.named('json'))
   assert.equal(all.forContentType(' TEXT/PLAIN ;x'), all.named('text'))
-  for (const unknown of [undefined, '', 'image/png', ';', 'toString']) assert.equal(all.forContentType(unknown), undefined)
+  for (const unknown of [undefined, '', 'image/png', ';', 'toString']) {
+    assert.equal(all.forContentType(unknown), undefined)
+  }
 })
 
 test("a codec of the application's own: what it throws is a coded error, whatever it is", () => {
@@ -202,7 +210,8 @@ suite('SchemaCompiler with TypeBox', () => {
   })
 
   test('never coerces and never changes the value', () => {
-    const check = compiler.compile(Type.Object({ n: Type.Number({ default: 5 }) }, { additionalProperties: false }), 'payload')
+    const schema = Type.Object({ n: Type.Number({ default: 5 }) }, { additionalProperties: false })
+    const check = compiler.compile(schema, 'payload')
     const value = { n: '1', more: true }
     assert.ok(check(value))
     assert.deepEqual(value, { n: '1', more: true })
@@ -212,7 +221,7 @@ suite('SchemaCompiler with TypeBox', () => {
   test('refuses NaN and Infinity for numbers', () => {
     const check = compiler.compile(Reading, 'payload')
     for (const celsius of [NaN, Infinity, -Infinity]) {
-      assert.deepEqual(check({ celsius }), { instancePath: '/celsius', message: 'Expected number, got a number' })
+      assert.equal(check({ celsius })?.instancePath, '/celsius')
     }
   })
 
@@ -265,7 +274,8 @@ suite('SchemaCompiler with TypeBox', () => {
 
 suite('SchemaCompiler with a validatorCompiler', () => {
   const schema = { any: 'schema' }
-  const checkOf = (validate: (value: unknown) => unknown) => new SchemaCompiler(() => validate).compile(schema, 'payload')
+  const checkOf = (validate: (value: unknown) => unknown) =>
+    new SchemaCompiler(() => validate).compile(schema, 'payload')
 
   test('gets the schema and where it stands', () => {
     const routes: unknown[] = []
@@ -278,8 +288,9 @@ suite('SchemaCompiler with a validatorCompiler', () => {
     assert.deepEqual(routes, [{ schema: { a: 1 }, httpPart: 'params' }, { schema: { a: 2 }, httpPart: 'body' }])
   })
 
-  const failing = Object.assign(() => false, { errors: [{ instancePath: '/a', message: 'must be number', keyword: 'type' }] })
   const message = 'must be number'
+  const failing = Object.assign(() => false, { errors: [{ instancePath: '/a', message, keyword: 'type' }] })
+  class Result { error = new Error(message) }
   for (const [what, validate, issue] of [
     ['true', () => true, undefined],
     ['undefined', () => undefined, undefined],
@@ -291,7 +302,7 @@ suite('SchemaCompiler with a validatorCompiler', () => {
     ['an error', () => ({ error: new Error(message) }), { instancePath: '', message }],
     ['a list of errors', () => ({ error: [{ instancePath: '/a', message }, {}] }), { instancePath: '/a', message }],
     ['an error as text', () => ({ error: message }), { instancePath: '', message: 'invalid' }],
-    ['an error of a class', () => new (class Result { error = new Error(message) })(), { instancePath: '', message }],
+    ['an error of a class', () => new Result(), { instancePath: '', message }],
     ['a throw', () => { throw new Error(message) }, { instancePath: '', message }],
     ['a promise', () => Promise.resolve(true), {
       instancePath: '', message: 'the check answers with a promise, it has to answer at once'
@@ -302,8 +313,9 @@ suite('SchemaCompiler with a validatorCompiler', () => {
 
   test('refuses a compiler that throws or returns no function', () => {
     const cause = new Error('unknown keyword')
-    assert.throws(() => new SchemaCompiler(() => { throw cause }).compile(schema, 'params'), (error: Error & { code: string }) =>
-      error.code === 'FST_MQTT_SCHEMA_INVALID' && error.cause === cause && /Invalid params schema: unknown keyword/.test(error.message))
+    assert.throws(() => new SchemaCompiler(() => { throw cause }).compile(schema, 'params'), {
+      code: 'FST_MQTT_SCHEMA_INVALID', message: 'Invalid params schema: unknown keyword', cause
+    })
     const wrong = (() => ({})) as unknown as ValidatorCompiler
     assert.throws(() => new SchemaCompiler(wrong).compile(schema, 'payload'), {
       code: 'FST_MQTT_SCHEMA_INVALID', message: /validatorCompiler has to return a function, not an object/

@@ -143,13 +143,16 @@ test('placePattern: refuses what is too long only with its prefixes', () => {
   })
 })
 
-for (const [given, prefix] of [['', ''], ['p', 'p'], ['p/', 'p'], ['/p', '/p'], ['/p/', '/p'], ['/', ''], ['p/q r', 'p/q r'], ['p//', 'p/']] as const) {
+for (const [given, prefix] of [
+  ['', ''], ['p', 'p'], ['p/', 'p'], ['/p', '/p'], ['/p/', '/p'], ['/', ''], ['p/q r', 'p/q r'], ['p//', 'p/']
+] as const) {
   test(`parsePrefix: '${given}' is '${prefix}'`, () => assert.deepEqual(parsePrefix(given), { prefix }))
 }
 
 for (const [given, says] of [
-  ['a/+', /'a\/\+' cannot begin a topic: .*wildcards/], ['#', /wildcards/], ['a\0', /U\+0000/], ['$share/g', /\$share is for subscriptions/],
-  ['$share/', /\$share is for subscriptions/], ['<x>', /a prefix has no placeholders, '<x>' has/], ['a/<int:x>/b', /no placeholders/]
+  ['a/+', /'a\/\+' cannot begin a topic: .*wildcards/], ['#', /wildcards/], ['a\0', /U\+0000/],
+  ['$share/g', /\$share is for subscriptions/], ['$share/', /\$share is for subscriptions/],
+  ['<x>', /a prefix has no placeholders, '<x>' has/], ['a/<int:x>/b', /no placeholders/]
 ] as const) {
   test(`parsePrefix: refuses '${given}'`, () => {
     const parsed = parsePrefix(given)
@@ -184,10 +187,12 @@ test('assertInsidePrefix: lets no $ topic through', () => {
 for (const [converter, accepted, refused] of [
   ['str', [['a', 'a'], ['ä b', 'ä b']], ['']],
   ['int', [['0', 0], ['5', 5], ['-7', -7], ['9007199254740991', 9007199254740991]], [
-    '1_000', ' 42 ', '42\n', '+5', '٣', '05', '-0', '--1', '1.0', '1e3', '0x10', '9007199254740992', '-9007199254740993', 'abc', ''
+    '1_000', ' 42 ', '42\n', '+5', '٣', '05', '-0', '--1', '1.0', '1e3', '0x10', '9007199254740992',
+    '-9007199254740993', 'abc', ''
   ]],
   ['float', [['0', 0], ['-1.5', -1.5], ['3', 3], ['0.10', 0.1], ['1000000000000000000000', 1e21]], [
-    'nan', 'NaN', 'Infinity', '-Infinity', '1e400', '1e3', `1${'0'.repeat(400)}`, '.5', '5.', '05.1', '-0', '-0.0', '+1', '1,5', ' 1', '1\n', ''
+    'nan', 'NaN', 'Infinity', '-Infinity', '1e400', '1e3', `1${'0'.repeat(400)}`, '.5', '5.', '05.1', '-0', '-0.0',
+    '+1', '1,5', ' 1', '1\n', ''
   ]],
   ['uuid', [[id, id], [id.toUpperCase(), id.toUpperCase()]], [
     `{${id}}`, id.replaceAll('-', ''), `${id}0`, id.slice(1), id.replace('1', 'g'), `urn:uuid:${id}`, `${id}\n`, ''
@@ -220,7 +225,8 @@ test('paramsOf: gives frozen params, also where there are none', () => {
 })
 
 test("paramsOf: a converter of the application's own converts, refuses, or throws, which refuses as well", () => {
-  const own = withConverters({ day: day as Converter, big: { parse: (text) => BigInt(text), format: String } })
+  const big: Converter = { parse: (text) => BigInt(text), format: String }
+  const own = withConverters({ day: day as Converter, big })
   const placed = placePattern('<day:d>/<big:n>', { prefix: '', topicPrefix: '', absolute: false }, own)
   assert.deepEqual(receive(placed, '2026-01-31/12'), { d: new Date('2026-01-31'), n: 12n })
   assert.equal(receive(placed, 'today/12'), undefined)
@@ -332,14 +338,14 @@ for (const pattern of ['home/#', 'home/+/x', '<a>/+']) {
 
 // What one level can be, and what it cannot.
 const level = fc.string({ unit: 'binary', minLength: 1, maxLength: 8 })
-  // eslint-disable-next-line no-control-regex -- control characters are what it leaves out
   .map((text) => text.toWellFormed().replace(/[/+#\p{Cc}\p{Noncharacter_Code_Point}]/gu, 'x'))
 const inFirstLevel = (text: string) => text.replace(/^\$/, 'x')
+const finite = { noNaN: true, noDefaultInfinity: true } as const
 const allParams = fc.record({
   s: level.map(inFirstLevel),
   i: fc.oneof(fc.maxSafeInteger(), fc.integer()),
-  f: fc.oneof(fc.double({ noNaN: true, noDefaultInfinity: true }), fc.float({ noNaN: true, noDefaultInfinity: true }))
-    .map((value) => value + 0),
+  // -0 + 0 is 0
+  f: fc.oneof(fc.double(finite), fc.float(finite)).map((value) => value + 0),
   u: fc.uuid().chain((uuid) => fc.constantFrom(uuid, uuid.toUpperCase())),
   d: fc.date({ min: new Date(0), max: new Date('9999-12-31'), noInvalidDate: true })
     .map((date) => new Date(date.toISOString().slice(0, 10))),
@@ -354,15 +360,17 @@ test('topicFor: its topic matches the pattern and gives the same params, for eve
   fc.assert(fc.property(allParams, placements, (params, placement) => {
     const placed = place(pattern, placement)
     const topic = topicFor(placed, params)
-    const received = receive(placed, placement.absolute === true ? topic : withPrefix(placement.prefix ?? '', topic))
+    const isAbsolute = placement.absolute === true
+    const received = receive(placed, isAbsolute ? topic : withPrefix(placement.prefix ?? '', topic))
     assert.deepEqual({ ...received as object }, { ...params })
   }), { numRuns: 1_000 })
 })
 
 test('topicFor: a hostile param is refused, or gives exactly one level below the prefix', () => {
-  const nasty = fc.array(fc.constantFrom('/', '+', '#', '$', '\0', '\n', '..', '$share/g/', '\ud800', '\uffff', 'a', '%2f'), { maxLength: 5 })
-    .map((parts) => parts.join(''))
-  fc.assert(fc.property(fc.oneof(nasty, fc.string({ unit: 'binary' }), fc.anything()), fc.constantFrom('<x>', 'a/<x>', 'a/<x>/b'), (x, pattern) => {
+  const parts = ['/', '+', '#', '$', '\0', '\n', '..', '$share/g/', '\ud800', '\uffff', 'a', '%2f']
+  const nasty = fc.array(fc.constantFrom(...parts), { maxLength: 5 }).map((some) => some.join(''))
+  const values = fc.oneof(nasty, fc.string({ unit: 'binary' }), fc.anything())
+  fc.assert(fc.property(values, fc.constantFrom('<x>', 'a/<x>', 'a/<x>/b'), (x, pattern) => {
     const placed = place(pattern)
     let topic
     try {
@@ -395,21 +403,24 @@ test('TopicNames: a name is given once', () => {
 
 test('TopicNames: an unknown name is refused with the known ones', () => {
   const names = new TopicNames<Named>()
-  assert.throws(() => names.find('x'), { code: 'FST_MQTT_TOPIC_UNKNOWN', message: /No topic has the name 'x': known are none/ })
+  assert.throws(() => names.find('x'), {
+    code: 'FST_MQTT_TOPIC_UNKNOWN', message: "No topic has the name 'x': known are none"
+  })
   names.give('a', { pattern: 'a' })
   names.imply('b', { pattern: 'b' })
   names.imply('a', { pattern: 'c' })
   assert.throws(() => names.find('toString'), { code: 'FST_MQTT_TOPIC_UNKNOWN', message: /known are a, b$/ })
 })
 
-test('TopicNames: the name of a handler function gives way to a given one, and matters only where it is looked up', () => {
+test('TopicNames: the name of a handler function gives way to a given one, and is refused only where it is used', () => {
   const names = new TopicNames<Named>()
   const [first, second, given] = [{ pattern: 'a' }, { pattern: 'b' }, { pattern: 'c' }]
   names.imply('onReading', first)
   assert.equal(names.find('onReading'), first)
   names.imply('onReading', second)
   assert.throws(() => names.find('onReading'), {
-    code: 'FST_MQTT_TOPIC_NAME_AMBIGUOUS', message: /'onReading' comes from the handler functions of several topics \(a, b\)/
+    code: 'FST_MQTT_TOPIC_NAME_AMBIGUOUS',
+    message: /'onReading' comes from the handler functions of several topics \(a, b\): give each a name/
   })
   names.give('onReading', given)
   assert.equal(names.find('onReading'), given)
@@ -423,14 +434,28 @@ test('TopicNames: the name of a handler function gives way to a given one, and m
 
 test('checkTopicOptions: fills in what is not given', () => {
   const defaults = {
-    name: undefined, qos: 0, absolute: false, noLocal: false, retainAsPublished: false, retainHandling: 0,
-    params: undefined, payload: undefined, codec: undefined
+    name: undefined,
+    qos: 0,
+    absolute: false,
+    noLocal: false,
+    retainAsPublished: false,
+    retainHandling: 0,
+    params: undefined,
+    payload: undefined,
+    codec: undefined
   }
   assert.deepEqual(checkTopicOptions('a', {}), defaults)
   assert.deepEqual(checkTopicOptions('a', { qos: undefined, name: undefined }), defaults)
   const given = {
-    name: 'n', qos: 2, absolute: true, noLocal: true, retainAsPublished: true, retainHandling: 2,
-    params: {}, payload: {}, codec: 'text'
+    name: 'n',
+    qos: 2,
+    absolute: true,
+    noLocal: true,
+    retainAsPublished: true,
+    retainHandling: 2,
+    params: {},
+    payload: {},
+    codec: 'text'
   }
   assert.deepEqual(checkTopicOptions('a', given), given)
 })

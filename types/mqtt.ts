@@ -99,8 +99,8 @@ export interface Mqtt<Provider extends FastifyTypeProvider = FastifyTypeProvider
   health (): Health
 
   /**
-   * Connects; for `start: 'manual'`, otherwise Fastify's `ready()` does it. Calling it again gives the same
-   * promise.
+   * Connects; for `start: 'manual'`, otherwise Fastify's `ready()` does it. Called again it waits until the
+   * topics that were registered since are subscribed too.
    *
    * @returns resolves when connected with every SUBACK in
    * @throws rejects with `FST_MQTT_CONNECT_FAILED` after `connectTimeout`, with `FST_MQTT_CLOSED` after

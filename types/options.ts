@@ -77,7 +77,7 @@ export interface MultimqttOptions {
    */
   start?: 'wait' | 'background' | 'manual' | undefined
   /**
-   * Milliseconds for connecting at start, all attempts together. Default 5000, or 1000 below Fastify's
+   * Milliseconds for connecting at start, all attempts together, and for each attempt after that. Default 5000, or 1000 below Fastify's
    * `pluginTimeout` if that is less; it has to stay 1000 below it.
    */
   connectTimeout?: number | undefined

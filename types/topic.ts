@@ -26,8 +26,8 @@ export interface Codec {
 /** What holds for a topic whether or not it has schemas. */
 export interface TopicSettings {
   /**
-   * For `topicFor`. Default: the name of the handler function, if it has one. Names hold for the whole
-   * application: giving one twice is `FST_MQTT_TOPIC_NAME_TAKEN`.
+   * For `topicFor`. Default: the name of the handler function, if it has one. Names hold for all
+   * contexts of a connection: giving one twice is `FST_MQTT_TOPIC_NAME_TAKEN`.
    */
   name?: string | undefined
   /** Of the subscription and of `Topic.publish`. Default 0. Of patterns with one filter the highest holds. */

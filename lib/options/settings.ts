@@ -210,7 +210,7 @@ function credentialsOf (options: MultimqttOptions, url: BrokerUrl | undefined): 
 function prefixOf (
   options: MultimqttOptions, url: BrokerUrl | undefined, protocol: Address['protocol']
 ): string {
-  const fromUrl = protocol === 'ws' || protocol === 'wss' ? '' : (url?.path ?? '').replace(/^\//, '')
+  const fromUrl = protocol === 'ws' || protocol === 'wss' ? '' : url?.prefix ?? ''
   const parsed = parsePrefix(options.prefix ?? fromUrl)
   if ('problem' in parsed) throw invalid(options.prefix === undefined ? 'url' : 'prefix', parsed.problem)
   return parsed.prefix
@@ -243,7 +243,9 @@ function connectTimeoutOf (options: MultimqttOptions, host: HostLimits): number 
   if (host.pluginTimeoutMs === 0) return wanted
   // Later, Fastify would end the start itself, with an error that names neither broker nor cause.
   const limit = host.pluginTimeoutMs - 1_000
-  if (options.connectTimeout === undefined) return Math.max(1, Math.min(wanted, limit))
+  if (options.connectTimeout === undefined) {
+    return limit > 0 ? Math.min(wanted, limit) : Math.ceil(host.pluginTimeoutMs / 2)
+  }
   if (wanted <= limit) return wanted
   throw invalid('connectTimeout',
     `it has to stay 1000 ms below Fastify's pluginTimeout (${host.pluginTimeoutMs} ms), not ${wanted}`)

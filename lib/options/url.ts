@@ -5,8 +5,10 @@ export interface BrokerUrl {
   readonly port: number | undefined
   readonly username: string | undefined
   readonly password: string | undefined
-  /** Percent-decoded, with its leading slash; empty if there is none. */
+  /** With its leading slash; empty if there is none. For the request of a WebSocket it stays encoded. */
   readonly path: string
+  /** The path percent-decoded, without its leading slash. */
+  readonly prefix: string
 }
 
 /**
@@ -53,7 +55,8 @@ function partsOf (url: URL): BrokerUrl {
     port: url.port === '' ? undefined : Number(url.port),
     username: url.username === '' ? undefined : decodeURIComponent(url.username),
     password: url.password === '' ? undefined : decodeURIComponent(url.password),
-    path: decodeURIComponent(url.pathname)
+    path: url.pathname,
+    prefix: decodeURIComponent(url.pathname).replace(/^\//, '')
   }
 }
 

@@ -21,9 +21,8 @@ export function registerFormats (): void {
 type Format = ReturnType<typeof formats.get>
 
 function checkOf (format: Format): (text: string) => boolean {
-  if (format instanceof RegExp) return (text) => format.test(text)
-  const validate = typeof format === 'object' ? format.validate : format
-  if (validate instanceof RegExp) return (text) => validate.test(text)
-  if (typeof validate === 'function') return (text) => Boolean(validate(text as never))
-  return () => true
+  const validate = typeof format === 'object' && 'validate' in format ? format.validate : format
+  return validate instanceof RegExp
+    ? (text) => validate.test(text)
+    : (text) => typeof validate === 'function' && Boolean(validate(text as never))
 }

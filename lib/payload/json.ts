@@ -10,19 +10,27 @@ export interface PoisoningRules {
 }
 
 /** @throws `FST_MQTT_PAYLOAD_DECODE` */
-export function decodeText (bytes: Uint8Array): string {
+export function decodeText (bytes: Buffer): string {
   if (!isUtf8(bytes)) throw new errors.FST_MQTT_PAYLOAD_DECODE('text', 'it is no valid UTF-8')
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString()
+  return bytes.toString()
 }
 
 /** @throws `FST_MQTT_PAYLOAD_DECODE` */
-export function decodeJson (bytes: Uint8Array, rules: PoisoningRules): unknown {
+export function decodeJson (bytes: Buffer, rules: PoisoningRules): unknown {
   const text = decodeText(bytes)
   try {
     return parseSecurely(text, rules)
   } catch (error) {
-    throw new errors.FST_MQTT_PAYLOAD_DECODE('JSON', describeError(error), { cause: error })
+    throw new errors.FST_MQTT_PAYLOAD_DECODE('JSON', syntaxProblem(error))
   }
+}
+
+/** Without the error itself, whose message quotes the payload, which may carry secrets. */
+function syntaxProblem (error: unknown): string {
+  const message = describeError(error)
+  if (message.includes('forbidden prototype property')) return 'it has a __proto__ or constructor.prototype key'
+  const position = /at position \d+/.exec(message)?.[0]
+  return position === undefined ? 'it breaks off, or is malformed' : `it is malformed ${position}`
 }
 
 /** @throws `FST_MQTT_PAYLOAD_ENCODE` */

@@ -72,7 +72,7 @@ function unsupported (schema: unknown): string | undefined {
       'register more with FormatRegistry.Set of @sinclair/typebox'
   }
   const parts = Object.entries(schema).filter(([key]) => !dataKeywords.has(key))
-  return firstProblem(parts.map(([key, value]) => mapKeywords.has(key) ? Object.values(value as object) : value))
+  return firstProblem(parts.map(([key, part]) => mapKeywords.has(key) ? Object.values(part as object) : part))
 }
 
 // Their values are data, not schemas.
@@ -117,7 +117,9 @@ function issueOf (result: unknown, validate: object): Issue | undefined {
   }
   if (result instanceof Error) return issueFrom(result)
   const { error, then } = Object(result) as { error?: unknown, then?: unknown }
-  if (typeof then === 'function') return issueFrom(new TypeError('the check answers with a promise, it has to answer at once'))
+  if (typeof then === 'function') {
+    return { instancePath: '', message: 'the check answers with a promise, it has to answer at once' }
+  }
   if (error === undefined || error === null) return undefined
   return issueFrom(Array.isArray(error) ? error[0] : error)
 }

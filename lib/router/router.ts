@@ -21,11 +21,13 @@ export class Router<T> {
     let node = this.#root
     for (const level of filter.split('/')) {
       if (level === '#') {
+        node.rest ??= []
         node.rest.push(value)
         return
       }
       node = node.enter(level)
     }
+    node.here ??= []
     node.here.push(value)
   }
 
@@ -56,15 +58,19 @@ export class Router<T> {
 
 const dollar = 36
 
-/** A level of the trie: the filters that end here, those that end in # here, and the next levels. */
+/**
+ * A level of the trie: the filters that end here, those that end in # here, and the next levels. Each part is
+ * made when it is needed: most nodes are leaves, and empty ones would take a third of the memory.
+ */
 class Node<T> {
-  readonly here: T[] = []
-  readonly rest: T[] = []
-  readonly literals = new Map<string, Node<T>>()
+  here: T[] | undefined
+  rest: T[] | undefined
+  literals: Map<string, Node<T>> | undefined
   plus: Node<T> | undefined
 
   enter (level: string): Node<T> {
     if (level === '+') return (this.plus ??= new Node())
+    this.literals ??= new Map()
     let next = this.literals.get(level)
     if (next === undefined) this.literals.set(level, next = new Node())
     return next
@@ -72,33 +78,31 @@ class Node<T> {
 
   leave (level: string): void {
     if (level === '+') this.plus = undefined
-    else this.literals.delete(level)
+    else this.literals?.delete(level)
   }
 
   next (level: string): Node<T> | undefined {
-    return level === '+' ? this.plus : this.literals.get(level)
+    return level === '+' ? this.plus : this.literals?.get(level)
   }
 
   get isEmpty (): boolean {
-    return this.here.length === 0 && this.rest.length === 0 &&
-      this.literals.size === 0 && this.plus === undefined
+    return (this.here?.length ?? 0) === 0 && (this.rest?.length ?? 0) === 0 &&
+      (this.literals?.size ?? 0) === 0 && this.plus === undefined
   }
 }
 
 // Goes no deeper than the filters do, which the guard limits, however many levels a topic has.
 function collect<T> (node: Node<T>, topic: string, start: number, isSystemRoot: boolean, found: T[]): void {
-  if (!isSystemRoot) append(found, node.rest)
+  if (node.rest !== undefined && !isSystemRoot) append(found, node.rest)
   if (start > topic.length) {
-    append(found, node.here)
+    if (node.here !== undefined) append(found, node.here)
     return
   }
-  if (node.literals.size === 0 && node.plus === undefined) return
+  if (node.literals === undefined && node.plus === undefined) return
   const slash = topic.indexOf('/', start)
   const end = slash === -1 ? topic.length : slash
-  if (node.literals.size > 0) {
-    const next = node.literals.get(topic.slice(start, end))
-    if (next !== undefined) collect(next, topic, end + 1, false, found)
-  }
+  const next = node.literals?.get(topic.slice(start, end))
+  if (next !== undefined) collect(next, topic, end + 1, false, found)
   if (node.plus !== undefined && !isSystemRoot) collect(node.plus, topic, end + 1, false, found)
 }
 
@@ -117,7 +121,8 @@ function removeFrom<T> (node: Node<T>, levels: readonly string[], index: number,
   return true
 }
 
-function removeValue<T> (values: T[], value: T): boolean {
+function removeValue<T> (values: T[] | undefined, value: T): boolean {
+  if (values === undefined) return false
   const index = values.indexOf(value)
   if (index === -1) return false
   values.splice(index, 1)

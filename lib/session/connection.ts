@@ -98,6 +98,8 @@ export class Connection {
   get lastError (): Error | undefined { return this.#lastError }
   /** What is spoken, or tried. */
   get version (): 4 | 5 { return this.#version }
+  /** What the next attempt will speak. */
+  get nextVersion (): 4 | 5 { return this.#nextVersion }
   get limits (): BrokerLimits { return this.#limits }
 
   /** Starts to connect, and goes on until `close()`. */

@@ -47,7 +47,7 @@ export class Outbox {
       try {
         departure.packetId = this.#port.send(publish, settle)
       } catch (error) {
-        departure.settle(error as Error)
+        settle(error as Error)
       }
       // With QoS 0 it is mostly settled by now.
       if (!departure.isSettled) departure.watch(patience, () => this.#forget(departure))
@@ -55,9 +55,9 @@ export class Outbox {
   }
 
   /** The connection was lost: what it carried may or may not have arrived, and is not sent again. */
-  onDown (): void {
+  onDown (cause: Error): void {
     for (const departure of this.#waiting) {
-      departure.settle(new errors.FST_MQTT_DELIVERY_UNKNOWN(this.#broker))
+      departure.settle(new errors.FST_MQTT_DELIVERY_UNKNOWN(this.#broker, { cause }))
       this.#forget(departure)
     }
   }
@@ -92,7 +92,7 @@ export class Outbox {
   #explain (error: Error, topic: string): Error {
     const isRefusal = 'code' in error && typeof error.code === 'number'
     if (isRefusal) return new errors.FST_MQTT_PUBLISH_REFUSED(topic, describeError(error), { cause: error })
-    return new errors.FST_MQTT_DELIVERY_UNKNOWN(this.#broker)
+    return new errors.FST_MQTT_DELIVERY_UNKNOWN(this.#broker, { cause: error })
   }
 }
 

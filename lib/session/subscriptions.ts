@@ -122,10 +122,7 @@ export class SubscriptionBook {
     }
   }
 
-  async #subscribe (batch: readonly Want[], connection: number): Promise<void> {
-    const filters = batch.map(({ filter }) => filter)
-    const [{ options = undefined } = {}] = batch
-    if (options === undefined) return
+  async #subscribe ({ options, filters }: Batch, connection: number): Promise<void> {
     if (this.#port.version === 4 && needsMqtt5(options)) {
       for (const filter of filters) {
         this.#refuse(filter, undefined, 'noLocal, retainAsPublished and retainHandling need MQTT 5, ' +
@@ -135,7 +132,7 @@ export class SubscriptionBook {
     }
     try {
       const codes = await this.#port.subscribe(filters, options)
-      if (connection === this.#connection) this.#note(batch, options, codes)
+      if (connection === this.#connection) this.#note(filters, options, codes)
     } catch (error) {
       // A lost connection is followed by another; otherwise the filter must not be asked for without end.
       if (connection !== this.#connection || !this.#isUp) return
@@ -143,8 +140,8 @@ export class SubscriptionBook {
     }
   }
 
-  #note (batch: readonly Want[], asked: SubscribeOptions, codes: readonly number[]): void {
-    for (const [index, { filter }] of batch.entries()) {
+  #note (filters: readonly string[], asked: SubscribeOptions, codes: readonly number[]): void {
+    for (const [index, filter] of filters.entries()) {
       const code = codes[index]
       if (code === 0 || code === 1 || code === 2) this.#granted.set(filter, { asked, qos: code })
       else this.#refuse(filter, code, reasonOf(code))
@@ -163,7 +160,8 @@ export class SubscriptionBook {
     return [...this.#wanted.values()].filter(({ filter, options }) => {
       if (this.#refused.has(filter)) return false
       const grant = this.#isUp ? this.#granted.get(filter) : undefined
-      return grant === undefined || grant.asked.qos < options.qos || difference(grant.asked, options) !== undefined
+      return grant === undefined || grant.asked.qos < options.qos ||
+        difference(grant.asked, options) !== undefined
     })
   }
 }
@@ -213,21 +211,26 @@ function difference (a: SubscribeOptions, b: SubscribeOptions) {
 /** Filters of one SUBSCRIBE: some brokers limit their number, and one packet has one result for each. */
 const batchSize = 100
 
-function batches (wants: readonly Want[]): Want[][] {
-  const groups = new Map<string, Want[]>()
-  const full: Want[][] = []
-  for (const want of wants) {
-    const { qos, noLocal, retainAsPublished, retainHandling } = want.options
+interface Batch {
+  readonly options: SubscribeOptions
+  readonly filters: string[]
+}
+
+function batches (wants: readonly Want[]): Batch[] {
+  const open = new Map<string, Batch>()
+  const all: Batch[] = []
+  for (const { filter, options } of wants) {
+    const { qos, noLocal, retainAsPublished, retainHandling } = options
     const key = `${qos}${noLocal}${retainAsPublished}${retainHandling}`
-    const group = groups.get(key) ?? []
-    group.push(want)
-    groups.set(key, group)
-    if (group.length === batchSize) {
-      full.push(group)
-      groups.delete(key)
+    let batch = open.get(key)
+    if (batch === undefined || batch.filters.length === batchSize) {
+      batch = { options, filters: [] }
+      open.set(key, batch)
+      all.push(batch)
     }
+    batch.filters.push(filter)
   }
-  return [...full, ...groups.values()]
+  return all
 }
 
 /** Whether a 3.1.1 connection cannot do what is asked. */
