@@ -8,7 +8,11 @@ export default [
       // A deliberately floating promise is `void task.catch(report)`.
       'no-void': ['error', { allowAsStatement: true }],
       'max-len': ['error', {
-        code: 110, ignoreStrings: true, ignoreTemplateLiterals: true, ignoreUrls: true, ignoreRegExpLiterals: true
+        code: 110,
+        ignoreStrings: true,
+        ignoreTemplateLiterals: true,
+        ignoreUrls: true,
+        ignoreRegExpLiterals: true
       }]
     }
   },

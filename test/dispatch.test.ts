@@ -140,7 +140,7 @@ test('params: what the schema refuses is a validation error, and reaches no hand
 for (const { name, payload, code, message } of [
   { name: 'no JSON', payload: '{"celsius":', code: 'FST_MQTT_PAYLOAD_DECODE', message: /is no JSON/ },
   { name: 'a wrong type', payload: '{"celsius":"hot"}', code: 'FST_MQTT_PAYLOAD_INVALID', message: /\/celsius: .*number, got a string/ },
-  { name: 'a __proto__ key', payload: '{"celsius":1,"__proto__":{}}', code: 'FST_MQTT_PAYLOAD_DECODE', message: /forbidden/ },
+  { name: 'a __proto__ key', payload: '{"celsius":1,"__proto__":{}}', code: 'FST_MQTT_PAYLOAD_DECODE', message: /has a __proto__/ },
   { name: 'nothing', payload: '', code: 'FST_MQTT_PAYLOAD_INVALID', message: /got undefined/ },
   { name: 'no UTF-8', payload: Buffer.from([0xff]), code: 'FST_MQTT_PAYLOAD_DECODE', message: /UTF-8/ },
   { name: 'too many bytes', payload: Buffer.alloc(101, ' '), code: 'FST_MQTT_PAYLOAD_TOO_LARGE', message: /101 bytes, maxPayload allows 100/ }

@@ -1,5 +1,5 @@
-// `npm run test:matrix [quick]`: the package on other versions of Node and TypeScript. Not part of `npm test`,
-// because npm fetches them.
+// `npm run test:matrix [quick]`: the package on other versions of Node and TypeScript. Not part of `npm
+// test`, because npm fetches them.
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 import { createConsumer } from './helpers/consumer.ts'

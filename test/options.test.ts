@@ -149,7 +149,7 @@ test('resolveOptions: any user and password come through a URL unchanged', () =>
     const url = `mqtt://${encodeURIComponent(username)}:${encodeURIComponent(secret)}@h/p`
     const parsed = parseBrokerUrl(url)
     assert.deepEqual(parsed, {
-      url: { scheme: 'mqtt', host: 'h', port: undefined, username, password: secret, path: '/p' }
+      url: { scheme: 'mqtt', host: 'h', port: undefined, username, password: secret, path: '/p', prefix: 'p' }
     })
   }))
 })
@@ -287,7 +287,7 @@ test('redactUrl: leaves a URL without secrets as it is', () => {
 })
 
 for (const [pluginTimeoutMs, given, expected] of [
-  [10_000, undefined, 5_000], [4_000, undefined, 3_000], [500, undefined, 1], [0, undefined, 5_000],
+  [10_000, undefined, 5_000], [4_000, undefined, 3_000], [500, undefined, 250], [0, undefined, 5_000],
   [0, 60_000, 60_000], [10_000, 9_000, 9_000]
 ] as const) {
   test(`resolveOptions: a pluginTimeout of ${pluginTimeoutMs} and a connectTimeout of ${given} give ${expected} ms`, () => {

@@ -12,7 +12,9 @@ const run = promisify(execFile)
 suite('the package', () => {
   let consumer: Consumer
   const cleanUp: (() => unknown)[] = []
-  before(async () => { consumer = await createConsumer({ after: (task) => cleanUp.push(task as () => unknown) }) })
+  before(async () => {
+    consumer = await createConsumer({ after: (task) => cleanUp.push(task as () => unknown) })
+  })
   after(async () => { for (const task of cleanUp) await task() })
 
   test('registers by import and by require', async () => {

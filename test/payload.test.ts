@@ -93,17 +93,19 @@ test('decodeJson: throws nothing but its coded error, whatever the bytes', () =>
 })
 
 for (const [what, text, says] of [
-  ['no JSON', '{a', /The payload is no JSON: /],
+  ['no JSON', '{"password":"hunter2"', /The payload is no JSON: it .*position \d+$/],
+  ['a wrong character', '{"password":hunter2}', /The payload is no JSON: it [\w ,]+$/],
   ['the empty text', '', /The payload is no JSON: /],
   ['NaN', 'NaN', /The payload is no JSON: /],
-  ['a __proto__ key', '{"a":{"__proto__":{"x":1}}}', /no JSON: Object contains forbidden prototype property/],
-  ['an escaped __proto__ key', '{"\\u005f_proto__":1}', /forbidden prototype property/],
-  ['a constructor with a prototype', '{"constructor":{"prototype":{"x":1}}}', /forbidden prototype property/]
+  ['a __proto__ key', '{"a":{"__proto__":{"x":1}}}', /is no JSON: it has a __proto__ or constructor\.prototype key/],
+  ['an escaped __proto__ key', '{"\\u005f_proto__":1}', /has a __proto__ or constructor\.prototype key/],
+  ['a constructor with a prototype', '{"constructor":{"prototype":{"x":1}}}', /has a __proto__ or constructor\.prototype key/]
 ] as const) {
   test(`decodeJson: refuses ${what}`, () => {
     assert.throws(() => decodeJson(Buffer.from(text), rules), (error: Error) => {
       assert.match(error.message, says)
-      assert.ok(error.cause instanceof SyntaxError)
+      // V8's own error quotes the payload, and with it whatever secret it has.
+      assert.equal(error.cause, undefined)
       return error instanceof errors.FST_MQTT_PAYLOAD_DECODE && error.statusCode === 400
     })
   })

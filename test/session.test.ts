@@ -3,13 +3,31 @@ import { suite, test } from 'node:test'
 import { setImmediate as turn } from 'node:timers/promises'
 import type { QoS } from '../types/message.ts'
 import type { RefusedFilter } from '../types/status.ts'
-import type { BrokerLimits, OutgoingPublish, SubscribeOptions } from '../lib/session/connection.ts'
+import {
+  Connection, type BrokerLimits, type OutgoingPublish, type SubscribeOptions
+} from '../lib/session/connection.ts'
 import { Outbox, type Patience, type PublishPort } from '../lib/session/outbox.ts'
 import { checkPublishOptions, preparePublish } from '../lib/session/publish.ts'
 import { needsMqtt5, SubscriptionBook, type SubscribePort } from '../lib/session/subscriptions.ts'
 
 const broker = 'mqtt://broker:1883'
 const forever: Patience = { timeoutMs: 2_000_000_000, signal: undefined }
+
+test('Connection: subscribing without a connection is an error, not a wait', async () => {
+  const connection = new Connection({
+    address: { protocol: 'mqtt', host: 'broker', port: 1883, path: '', text: broker },
+    credentials: { username: undefined, password: undefined },
+    clientId: 'c',
+    protocolVersion: 'auto',
+    keepaliveSeconds: 60,
+    connectTimeoutMs: 100,
+    tls: {},
+    client: {}
+  }, { onUp () {}, onDown () {}, onMessage () {} })
+  const options = { qos: 0, noLocal: false, retainAsPublished: false, retainHandling: 0 } as const
+  await assert.rejects(connection.subscribe(['a'], options), { code: 'FST_MQTT_OFFLINE' })
+  await assert.rejects(connection.unsubscribe(['a']), { code: 'FST_MQTT_OFFLINE' })
+})
 
 // Publishing
 

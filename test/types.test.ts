@@ -17,7 +17,8 @@ function check (sources: Readonly<Record<string, string>>): { problems: string[]
     const text = virtual.get(name)
     return text === undefined ? getSourceFile(name, target) : ts.createSourceFile(name, text, target)
   }
-  const program = ts.createProgram([...virtual.keys()], { ...options, noEmit: true, noUnusedLocals: false }, host)
+  const settings = { ...options, noEmit: true, noUnusedLocals: false }
+  const program = ts.createProgram([...virtual.keys()], settings, host)
   const problems = ts.getPreEmitDiagnostics(program)
     .map(({ messageText }) => ts.flattenDiagnosticMessageText(messageText, '\n'))
   return { problems: problems.slice(0, 5), instantiations: program.getInstantiationCount() }

@@ -9,7 +9,6 @@ const reading = defineTopic('sensor/<int:id>/reading', {
 })
 
 declare const fastify: FastifyInstance
-declare const lampTopic: Topic<{ id: number }>
 
 // What an application writes as `declare module 'fastify-multimqtt'`.
 declare module './topics.ts' {
@@ -17,7 +16,7 @@ declare module './topics.ts' {
     room: 'room/<name>'
     plain: 'plain'
     reading: typeof reading
-    lamp: typeof lampTopic
+    lamp: Topic<{ id: number }>
   }
   interface MqttInstances {
     telemetry: Mqtt

@@ -53,8 +53,8 @@ export interface MultimqttOptions {
   /** Path of the WebSocket; overrides the one of `url`. Default `/`. */
   path?: string | undefined
   /**
-   * Prefix of every topic that is not `absolute`. Default: the path of `url`, else none. (Its type does not take
-   * undefined because Fastify's own `prefix` option of `register` does not.)
+   * Prefix of every topic that is not `absolute`. Default: the path of `url`, else none. (Its type does not
+   * take undefined because Fastify's own `prefix` option of `register` does not.)
    */
   prefix?: string
   /** Makes this a further connection: `fastify.mqtt.<namespace>`. */
@@ -77,8 +77,8 @@ export interface MultimqttOptions {
    */
   start?: 'wait' | 'background' | 'manual' | undefined
   /**
-   * Milliseconds for connecting at start, all attempts together, and for each attempt after that. Default 5000, or 1000 below Fastify's
-   * `pluginTimeout` if that is less; it has to stay 1000 below it.
+   * Milliseconds for connecting at start, all attempts together, and for each attempt after that. Default
+   * 5000, or 1000 below Fastify's `pluginTimeout` if that is less; it has to stay 1000 below it.
    */
   connectTimeout?: number | undefined
   /** Milliseconds after which a publish that is not settled rejects. Default 30000. */

@@ -5,6 +5,10 @@ import type { CheckPattern, Message, ParamsOf, ParamValue, Topic } from './index
 
 declare const fastify: FastifyInstance
 
+type UnknownFoo = `unknown converter 'foo' in '<foo:n>': ${Known}`
+type Known =
+  'use str, int, float, uuid, path or one of your own (option converters, interface TopicConverters)'
+
 describe('params of a pattern', () => {
   test('each placeholder has the type of its converter', () => {
     expect<ParamsOf<'n/<int:n>/<float:f>/<uuid:id>/<str:s>/<name>/<path:rest>'>>().type.toBe<{
@@ -85,8 +89,7 @@ describe('patterns that are wrong are sentences', () => {
   test('each problem has its own', () => {
     expect<CheckPattern<'a/<int:n>'>>().type.toBe<'a/<int:n>'>()
     expect<CheckPattern<''>>().type.toBe<'Invalid topic pattern: a topic pattern cannot be empty'>()
-    expect<CheckPattern<'a/<foo:n>'>>().type.toBe<`Invalid topic pattern: unknown converter 'foo' in '<foo:n>': \
-use str, int, float, uuid, path or one of your own (option converters, interface TopicConverters)`>()
+    expect<CheckPattern<'a/<foo:n>'>>().type.toBe<`Invalid topic pattern: ${UnknownFoo}`>()
     expect<CheckPattern<'<path:x>/a'>>().type
       .toBe<"Invalid topic pattern: '<path:x>' must be the last level: a path takes everything that is left">()
     expect<CheckPattern<'a/b<x>'>>().type

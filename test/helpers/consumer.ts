@@ -65,7 +65,9 @@ export interface Consumer {
   typeChecks (module: 'nodenext' | 'bundler', compiler?: readonly string[]): Promise<void>
 }
 
-/** Packs the project and installs it beside the project's own dependencies; the end of the test removes it. */
+/**
+ * Packs the project and installs it beside the project's own dependencies; the end of the test removes it.
+ */
 export async function createConsumer (owner: Owner): Promise<Consumer> {
   const folder = mkdtempSync(join(tmpdir(), 'multimqtt-consumer-'))
   onEnd(owner, () => rmSync(folder, { recursive: true, force: true }))
