@@ -72,6 +72,9 @@ test('start: in the background ready() waits for nothing, and the broker may com
   await fastify.ready()
   assert.equal(fastify.mqtt.status, 'connecting')
   await logged(/could not connect to mqtt:/)
+  for (const qos of [0, 1] as const) {
+    await assert.rejects(fastify.mqtt.publish('early', 'x', { qos }), { code: 'FST_MQTT_OFFLINE' })
+  }
   assert.equal(fastify.mqtt.health().lastError?.code, 'ECONNREFUSED')
   const broker = await startScriptedBroker(t, { port })
   await fastify.mqtt.connect()

@@ -150,16 +150,21 @@ test('close: publish() works in onClose of a child and in a request that is stil
   assert.equal((await broker.next('publish')).topic, 'from/onClose')
 })
 
-for (const scenario of ['closed-port', 'blackhole', 'closed', 'reconnecting']) {
+for (const scenario of ['closed-port', 'blackhole', 'refused', 'closed', 'reconnecting']) {
   test(`exit: nothing keeps the process alive (${scenario})`, async (t) => {
     const broker = await startScriptedBroker(t)
+    const refusing = await startScriptedBroker(t, { connack: { reasonCode: 135 } })
     const silent = await startSilentServer(t)
     const ports: Record<string, number> = {
-      'closed-port': await closedPort(), blackhole: silent.port, closed: broker.port, reconnecting: broker.port
+      'closed-port': await closedPort(),
+      blackhole: silent.port,
+      refused: refusing.port,
+      closed: broker.port,
+      reconnecting: broker.port
     }
     const script = join(fileURLToPath(import.meta.url), '..', 'fixtures', 'exit.js')
     const programArguments = [script, String(ports[scenario]), scenario]
     const { stdout } = await run(process.execPath, programArguments, { timeout: ceilingMs * 2 })
-    assert.match(stdout, scenario === 'closed-port' || scenario === 'blackhole' ? /FST_MQTT_CONNECT_FAILED/ : /closed/)
+    assert.match(stdout, scenario === 'closed' || scenario === 'reconnecting' ? /closed/ : /FST_MQTT_CONNECT_FAILED/)
   })
 }

@@ -213,8 +213,8 @@ export class Connection {
       queueQoSZero: false
     }
     if (credentials.username !== undefined) options.username = credentials.username
-    // Not enumerable, so that a client or its options can be logged.
-    Object.defineProperty(options, 'password', { value: credentials.password, enumerable: false })
+    // Behind a getter that is not enumerable, so that a client or its options can be logged.
+    Object.defineProperty(options, 'password', { get: () => credentials.password, enumerable: false })
     return options
   }
 

@@ -1,0 +1,169 @@
+import assert from 'node:assert/strict'
+import { suite, test } from 'node:test'
+import { inspect } from 'node:util'
+import { Type } from '@sinclair/typebox'
+import multimqtt, { type MultimqttOptions } from '../lib/index.ts'
+import { createFastify, inbox, type TestApp } from './helpers/app.ts'
+import { mosquittoMissing, passwordFile, startMosquitto } from './helpers/mosquitto.ts'
+import { closedPort } from './helpers/ports.ts'
+import { startScriptedBroker, startSilentServer } from './helpers/scripted-broker.ts'
+
+// Two canaries: what the connection is opened with, and what a payload carries.
+const password = 'canary-in-the-password'
+const payloadSecret = 'canary-in-the-payload'
+const canary = /canary-in/
+
+/** Everything a person or a logger can get hold of, at log level trace. */
+class Witness {
+  readonly #seen: string[] = []
+
+  look (...things: unknown[]): void {
+    for (const thing of things) {
+      this.#seen.push(inspect(thing, { depth: 12, showHidden: true }), inspect(thing), String(thing))
+      try {
+        this.#seen.push(JSON.stringify(thing) ?? '')
+      } catch {
+        // A cycle: inspect has shown it.
+      }
+      if (thing instanceof Error) {
+        this.#seen.push(thing.stack ?? '', thing.message)
+        if (thing.cause !== undefined) this.look(thing.cause)
+      }
+    }
+  }
+
+  async rejection (action: () => unknown): Promise<void> {
+    try {
+      await action()
+    } catch (error) {
+      this.look(error)
+      return
+    }
+    assert.fail('this ought to have failed')
+  }
+
+  hasSeenNothing (): void {
+    const leaks = this.#seen.filter((text) => canary.test(text))
+      .map((text) => text.slice(Math.max(0, text.search(canary) - 200), text.search(canary) + 40))
+    assert.ok(this.#seen.length > 0)
+    assert.deepEqual(leaks, [])
+  }
+}
+
+function lookAt (witness: Witness, { fastify, lines }: TestApp): void {
+  const { mqtt } = fastify
+  witness.look(mqtt, mqtt.health(), mqtt.status, lines, mqtt.client?.options, fastify)
+}
+
+test('secrets: no option that is refused shows a password', async (t) => {
+  const witness = new Witness()
+  const cases: Record<string, unknown>[] = [
+    { url: `mqtt://u:${password}@127.0.0.1:99999` }, { url: `mqtt://u:${password}@h/+/#` },
+    { url: `carrier-pigeon://u:${password}@h` }, { url: `mqtt://u:${password}@h?x=1` }, { url: `u:${password}@h` },
+    { url: `mqtt://u:${password}%@h` }, { url: `mqtt://u:${password}@` }, { url: `//u:${password}@h` },
+    { password }, { username: 'u', password: [password] }, { username: 'u\0', password },
+    { host: `u:${password}@h` },
+    { url: 'mqtts://h', tls: { key: password } }, { url: 'mqtts://h', tls: { key: { password } } },
+    { url: 'mqtts://h', tls: { cert: password } }, { url: 'mqtts://h', tls: { passphrase: [password] } },
+    { url: 'mqtt://h', tls: { passphrase: password } }, { username: 'u', password: password.repeat(5_000) }
+  ]
+  for (const options of cases) {
+    const { fastify, lines } = createFastify(t, { logger: { level: 'trace' } })
+    await witness.rejection(async () => await fastify.register(multimqtt, options as MultimqttOptions))
+    witness.look(lines)
+  }
+  witness.hasSeenNothing()
+})
+
+test('secrets: no start that fails shows a password', async (t) => {
+  const witness = new Witness()
+  const refusing = await startScriptedBroker(t, { connack: { reasonCode: 135 } })
+  const silent = await startSilentServer(t)
+  const hangingUp = await startScriptedBroker(t, {
+    onPacket: (_packet, connection) => {
+      connection.destroy()
+      return true
+    }
+  })
+  const noise = await startScriptedBroker(t, {
+    onPacket: (_packet, connection) => {
+      connection.sendBytes(Buffer.from('HTTP/1.1 400 Bad Request\r\n\r\n'))
+      return true
+    }
+  })
+  for (const [protocol, port] of [
+    ['mqtt', await closedPort()], ['mqtt', refusing.port], ['mqtt', silent.port], ['mqtt', hangingUp.port],
+    ['mqtt', noise.port], ['mqtts', refusing.port], ['ws', refusing.port]
+  ] as const) {
+    const app = createFastify(t)
+    await app.fastify.register(multimqtt, {
+      url: `${protocol}://u:${password}@127.0.0.1:${port}/p`, connectTimeout: 300
+    })
+    await witness.rejection(async () => await app.fastify.ready())
+    lookAt(witness, app)
+  }
+  witness.hasSeenNothing()
+})
+
+test('secrets: nothing that fails later shows a password or a payload', async (t) => {
+  const witness = new Witness()
+  const broker = await startScriptedBroker(t, {
+    grants: (filter, qos) => filter === 'p/refused' ? 0x80 : qos,
+    onPacket: ({ cmd }) => cmd === 'publish'
+  })
+  const app = createFastify(t)
+  const { fastify } = app
+  await fastify.register(multimqtt, { url: `mqtt://u:${password}@127.0.0.1:${broker.port}/p`, maxPayload: 200 })
+  const { mqtt } = fastify
+  const seen = inbox<string>()
+  const schema = Type.Object({ password: Type.Integer() })
+  const strict = mqtt.topic('strict/<int:n>', { payload: schema }, () => {})
+  mqtt.topic('free', (message) => {
+    seen.put(message.topic)
+    message.json()
+  })
+  mqtt.topic('refused', () => {})
+  mqtt.topic('end', (message) => seen.put(message.topic))
+  await fastify.ready()
+  for (const payload of [
+    `{"password":"${payloadSecret}"}`, `{"password":${payloadSecret}}`, `{"${payloadSecret}":`, payloadSecret.repeat(50),
+    `{"__proto__":"${payloadSecret}"}`
+  ]) {
+    broker.publish({ topic: 'p/strict/1', payload })
+    broker.publish({ topic: 'p/free', payload })
+  }
+  broker.publish({ topic: 'p/end' })
+  while (await seen.next() !== 'end');
+  await witness.rejection(() => strict.publish({ n: 1 }, { password: payloadSecret } as never))
+  await witness.rejection(() => strict.publish({ n: 1 }, payloadSecret as never))
+  await witness.rejection(() => mqtt.publish('a/+', payloadSecret))
+  await witness.rejection(() => mqtt.publish('a', payloadSecret, { qos: 1, timeout: 20 }))
+  await witness.rejection(() => mqtt.publish('a', { get secret () { throw new Error('no') }, payloadSecret }))
+  const lost = witness.rejection(() => mqtt.publish('a', payloadSecret, { qos: 2 }))
+  await broker.close()
+  await lost
+  await witness.rejection(() => mqtt.publish('a', payloadSecret))
+  await app.logged(/could not connect/)
+  lookAt(witness, app)
+  await fastify.close()
+  await witness.rejection(() => mqtt.publish('a', payloadSecret))
+  lookAt(witness, app)
+  witness.hasSeenNothing()
+})
+
+suite('secrets, on Mosquitto', { skip: mosquittoMissing }, () => {
+  test('a password that the broker refuses is in no error and no log line', async (t) => {
+    const witness = new Witness()
+    const broker = await startMosquitto(t, {
+      lines: ['listener {{extra}} 127.0.0.1', 'allow_anonymous false', 'password_file {{dir}}/passwords'],
+      files: { passwords: passwordFile({ u: 'another' }) }
+    })
+    const app = createFastify(t)
+    await app.fastify.register(multimqtt, {
+      url: `mqtt://u:${password}@127.0.0.1:${broker.ports.extra}`, connectTimeout: 700
+    })
+    await witness.rejection(async () => await app.fastify.ready())
+    lookAt(witness, app)
+    witness.hasSeenNothing()
+  })
+})
