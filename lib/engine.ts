@@ -7,7 +7,7 @@ import type { Settings } from './options/settings.ts'
 import { Codecs } from './payload/codecs.ts'
 import type { PoisoningRules } from './payload/json.ts'
 import { SchemaCompiler } from './payload/schemas.ts'
-import { Connection } from './session/connection.ts'
+import { Connection, type BrokerLink, type ConnectionEvents, type ConnectionSettings } from './session/connection.ts'
 import { Outbox } from './session/outbox.ts'
 import { preparePublish, type CheckedPublishOptions } from './session/publish.ts'
 import { SubscriptionBook } from './session/subscriptions.ts'
@@ -19,6 +19,8 @@ export interface EngineHost {
   readonly poisoning: PoisoningRules
   /** Milliseconds that Fastify gives a hook; 0 for ever. */
   readonly pluginTimeoutMs: number
+  /** What connects; default: MQTT.js. */
+  readonly link?: ((settings: ConnectionSettings, events: ConnectionEvents) => BrokerLink) | undefined
 }
 
 /** Milliseconds for the DISCONNECT itself, after everything has been waited for. */
@@ -33,7 +35,7 @@ export class Engine {
   readonly dispatcher: Dispatcher
   readonly book: SubscriptionBook
   readonly #host: EngineHost
-  readonly #connection: Connection
+  readonly #connection: BrokerLink
   readonly #outbox: Outbox
   #connecting: Promise<void> | undefined
   #closing: Promise<void> | undefined
@@ -48,7 +50,8 @@ export class Engine {
     this.#host = host
     this.codecs = new Codecs(host.poisoning, settings.codecs)
     this.schemas = new SchemaCompiler(settings.validatorCompiler)
-    this.#connection = new Connection(settings, {
+    const link = host.link ?? ((linkSettings, events) => new Connection(linkSettings, events))
+    this.#connection = link(settings, {
       onUp: () => this.#onUp(),
       onDown: (cause, wasUp) => this.#onDown(cause, wasUp),
       onMessage: (packet) => this.dispatcher.receive(packet)

@@ -70,8 +70,27 @@ const retryDelayMs = 1_000
 /** The other version is tried without a wait. MQTT.js takes 0 for never. */
 const atOnceMs = 1
 
+/** What the engine needs of a connection: MQTT.js's, or one within the process for tests. */
+export interface BrokerLink {
+  readonly client: MqttClient | undefined
+  readonly isUp: boolean
+  readonly everUp: boolean
+  readonly isOpen: boolean
+  readonly attempts: number
+  readonly lastError: Error | undefined
+  readonly version: 4 | 5
+  readonly nextVersion: 4 | 5
+  readonly limits: BrokerLimits
+  open (): void
+  send (publish: OutgoingPublish, settle: (error?: Error) => void): number | undefined
+  forget (packetId: number): void
+  subscribe (filters: readonly string[], options: SubscribeOptions): Promise<readonly number[]>
+  unsubscribe (filters: readonly string[]): Promise<void>
+  close (timeoutMs: number): Promise<void>
+}
+
 /** The one connection to a broker: the only place that knows MQTT.js. */
-export class Connection {
+export class Connection implements BrokerLink {
   readonly #settings: ConnectionSettings
   readonly #events: ConnectionEvents
   #client: MqttClient | undefined
