@@ -28,6 +28,8 @@ const variants: readonly Variant[] = [
   { name: 'raw-count', consumer: 'raw-count', version: 4, topics: 1_000 },
   { name: 'plugin-full', consumer: 'plugin-full', version: 4, topics: 1_000 },
   { name: 'raw-json', consumer: 'raw-json', version: 4, topics: 1_000 },
+  { name: 'plugin-hooks-1', consumer: 'plugin-hooks-1', version: 4, topics: 1_000 },
+  { name: 'plugin-hooks-11', consumer: 'plugin-hooks-11', version: 4, topics: 1_000 },
   { name: 'plugin-10000', consumer: 'plugin-10000', version: 4, topics: 1_000 },
   { name: 'plugin-full, 10,000 topics', consumer: 'plugin-full', version: 4, topics: 10_000 },
   { name: 'plugin-10000, 10,000 topics', consumer: 'plugin-10000', version: 4, topics: 10_000 },
@@ -108,6 +110,9 @@ function print (outcomes: ReadonlyMap<string, readonly Outcome[]>): void {
       range(cpu(name)),
       grouped(median((outcomes.get(name) ?? []).map(({ rate }) => rate)))
     ])))
+  const [one, eleven] = [cpu('plugin-hooks-1'), cpu('plugin-hooks-11')]
+  const perHook = eleven.map((value, round) => (value - (one[round] ?? NaN)) / 10)
+  console.log(`\nAn empty synchronous hook: ${median(perHook).toFixed(3)} µs (${range(perHook)}), goal ≤ 0.1`)
   console.log()
   console.log(table(['cost as a multiple', 'median', 'range', 'goal'], comparisons.map(({ name, of, to, goal }) => {
     const others = cpu(to)

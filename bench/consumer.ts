@@ -14,9 +14,11 @@ export interface Task extends Traffic {
 
 /**
  * `raw-count` is MQTT.js with its defaults that counts, `raw-json` the same with JSON.parse; `plugin-full` is
- * the plugin with one handler, two typed params and a payload schema, `plugin-10000` has 10,000 handlers.
+ * the plugin with one handler, two typed params and a payload schema, `plugin-10000` has 10,000 handlers;
+ * `plugin-hooks-1` and `-11` are `plugin-full` with so many empty synchronous hooks.
  */
-export type Consumer = 'raw-count' | 'raw-json' | 'plugin-full' | 'plugin-10000'
+export type Consumer =
+  'raw-count' | 'raw-json' | 'plugin-full' | 'plugin-10000' | 'plugin-hooks-1' | 'plugin-hooks-11'
 
 /** What a consumer process answers. */
 export interface Outcome extends Measurement {
@@ -42,6 +44,8 @@ switch (task.consumer) {
     break
   case 'plugin-full':
   case 'plugin-10000':
+  case 'plugin-hooks-1':
+  case 'plugin-hooks-11':
     await runPlugin(task.consumer)
 }
 
@@ -56,10 +60,12 @@ async function runRaw (onPayload: (payload: Buffer) => void): Promise<void> {
   await report()
 }
 
-async function runPlugin (consumer: 'plugin-full' | 'plugin-10000'): Promise<void> {
+async function runPlugin (consumer: Exclude<Consumer, 'raw-count' | 'raw-json'>): Promise<void> {
   const app = fastify()
   await app.register(multimqtt, { host: '127.0.0.1', port: task.port, protocolVersion: task.version })
-  if (consumer === 'plugin-full') {
+  const hooks = Number(/hooks-(\d+)/.exec(consumer)?.[1] ?? 0)
+  for (let hook = 0; hook < hooks; hook++) app.mqtt.addHook('preHandler', () => {})
+  if (consumer !== 'plugin-10000') {
     app.mqtt.topic('site/<int:site>/device/<int:device>/reading', { payload: readingSchema }, (message) => {
       if (message.payload.celsius > 0 && message.params.device + message.params.site >= 0) meter.count()
     })

@@ -1,8 +1,12 @@
-import type { FastifyBaseLogger } from 'fastify'
+import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
+import type { InjectResult } from '../types/inject.ts'
 import type { Mqtt } from '../types/mqtt.ts'
 import type { Health, RefusedFilter, Status } from '../types/status.ts'
 import { Dispatcher } from './dispatch/dispatcher.ts'
+import { ConnectionHooks } from './dispatch/hooks.ts'
+import { ReceivedMessage, type Incoming } from './dispatch/message.ts'
 import { describeError, errorCode, errors } from './errors.ts'
+import { Injections } from './injection.ts'
 import type { Settings } from './options/settings.ts'
 import { Codecs } from './payload/codecs.ts'
 import type { PoisoningRules } from './payload/json.ts'
@@ -15,6 +19,7 @@ import { TopicNames, type Named } from './topic/names.ts'
 
 /** What the engine needs from the application that it runs in. */
 export interface EngineHost {
+  readonly server: FastifyInstance
   readonly log: FastifyBaseLogger
   readonly poisoning: PoisoningRules
   /** Milliseconds that Fastify gives a hook; 0 for ever. */
@@ -34,6 +39,7 @@ export class Engine {
   readonly schemas: SchemaCompiler
   readonly dispatcher: Dispatcher
   readonly book: SubscriptionBook
+  readonly hooks: ConnectionHooks
   readonly #host: EngineHost
   readonly #connection: BrokerLink
   readonly #outbox: Outbox
@@ -42,6 +48,8 @@ export class Engine {
   #draining: Promise<void> | undefined
   #isClosed = false
   #hasFailed = false
+  #isOpen = false
+  readonly #injections = new Injections()
   #giveUp: (() => void) | undefined
   #lastComplaint: string | undefined
 
@@ -58,12 +66,21 @@ export class Engine {
     })
     this.book = new SubscriptionBook(this.#connection, (refused) => this.#onRefused(refused))
     this.#outbox = new Outbox(this.#connection, settings.address.text)
-    this.dispatcher = new Dispatcher({ codecs: this.codecs, maxPayload: settings.maxPayload, log: host.log })
+    this.hooks = new ConnectionHooks((name, error) => {
+      host.log.error({ err: error }, `the MQTT hook ${name} failed`)
+    })
+    this.dispatcher = new Dispatcher({
+      codecs: this.codecs,
+      maxPayload: settings.maxPayload,
+      log: host.log,
+      onUnmatched: (incoming) => this.#onUnmatched(incoming)
+    })
   }
 
   /** Publishes bytes to an absolute topic name. */
   async publish (topic: string, payload: Buffer, options: CheckedPublishOptions): Promise<void> {
     const publish = preparePublish(topic, payload, options, this.#connection)
+    if (this.#injections.capture(publish, (bytes) => this.codecs.json.decode(bytes))) return
     const timeoutMs = options.timeoutMs ?? this.settings.publishTimeoutMs
     await this.#outbox.publish(publish, { timeoutMs, signal: options.signal })
   }
@@ -117,7 +134,19 @@ export class Engine {
 
   /** Lets messages through to the handlers: the application is ready. */
   open (): void {
+    this.#isOpen = true
     this.dispatcher.open()
+  }
+
+  /** True once the application is ready, and no hook can be added any more. */
+  get isOpen (): boolean {
+    return this.#isOpen
+  }
+
+  /** Brings a message to the handlers without a broker; what they publish is not sent. */
+  async inject (incoming: Incoming): Promise<InjectResult> {
+    if (this.#draining !== undefined) throw new errors.FST_MQTT_CLOSED(this.settings.address.text)
+    return await this.#injections.run(() => this.dispatcher.inject(incoming))
   }
 
   /**
@@ -196,6 +225,7 @@ export class Engine {
   #onUp (): void {
     this.#lastComplaint = undefined
     this.book.onUp()
+    this.hooks.run('onConnect')
     const { version, attempts } = this.#connection
     this.#host.log.info(`connected to ${this.settings.address.text} with MQTT ${version === 5 ? '5' : '3.1.1'}` +
       (attempts === 1 ? '' : ` (attempt ${attempts})`))
@@ -204,6 +234,7 @@ export class Engine {
   #onDown (cause: Error, wasUp: boolean): void {
     this.book.onDown()
     this.#outbox.onDown(cause)
+    this.hooks.run('onDisconnect', cause)
     const { log } = this.#host
     const broker = this.settings.address.text
     if (wasUp) {
@@ -220,6 +251,12 @@ export class Engine {
     const level = complaint === this.#lastComplaint ? 'debug' : 'warn'
     this.#lastComplaint = complaint
     log[level]({ err: cause }, `could not connect to ${broker}, trying again`)
+  }
+
+  #onUnmatched (incoming: Incoming): void {
+    const { log, server } = this.#host
+    const recipient = { pattern: '', prefix: this.settings.prefix, server, log, json: this.codecs.json }
+    this.hooks.run('onUnmatched', new ReceivedMessage(incoming, recipient, {}, Buffer.from(incoming.payload)))
   }
 
   #onRefused (refused: RefusedFilter): void {

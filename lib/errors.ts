@@ -30,6 +30,15 @@ export const errors = {
   FST_MQTT_SCHEMA_INVALID: createError<'FST_MQTT_SCHEMA_INVALID', 500, [place: string, problem: string, options?: ErrorOptions]>(
     'FST_MQTT_SCHEMA_INVALID', 'Invalid %s schema: %s', 500),
 
+  FST_MQTT_HOOK_INVALID: createError<'FST_MQTT_HOOK_INVALID', 500, [problem: string]>(
+    'FST_MQTT_HOOK_INVALID', 'Invalid hook: %s', 500),
+  FST_MQTT_HOOK_TOO_LATE: createError<'FST_MQTT_HOOK_TOO_LATE', 500, [what: string]>(
+    'FST_MQTT_HOOK_TOO_LATE', '%s has to be called before the application is ready', 500),
+  FST_MQTT_INJECT_NOT_READY: createError<'FST_MQTT_INJECT_NOT_READY', 500>(
+    'FST_MQTT_INJECT_NOT_READY',
+    "inject() needs an application that is ready: await fastify.ready() first, or register with start: 'manual', " +
+    'which needs no broker', 500),
+
   // Topic names and reverse routing
   FST_MQTT_TOPIC_NAME: createError<'FST_MQTT_TOPIC_NAME', 400, [topic: string, problem: string]>(
     'FST_MQTT_TOPIC_NAME', "Invalid topic name '%s': %s", 400),

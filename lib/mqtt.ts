@@ -1,7 +1,10 @@
 import type { FastifyInstance } from 'fastify'
+import type { HookName } from '../types/hooks.ts'
+import type { InjectResult } from '../types/inject.ts'
 import type { Mqtt } from '../types/mqtt.ts'
 import type { Health, Status } from '../types/status.ts'
 import type { Engine } from './engine.ts'
+import { checkHook, isConnectionHook, passOnPublish, type Hook, type HookBook } from './dispatch/hooks.ts'
 import { errors } from './errors.ts'
 import { textProblem, topicNameProblem } from './guard.ts'
 import { bytesOf } from './payload/bytes.ts'
@@ -15,6 +18,7 @@ import { describe, isRecord, kindOf } from './values.ts'
 export interface Context {
   readonly server: FastifyInstance
   readonly topicPrefix: string
+  readonly hooks: HookBook
   /** @throws `FST_MQTT_NO_DEFAULT`, which names the member that asked */
   engine (member: string): Engine
 }
@@ -50,14 +54,58 @@ export class MqttContext {
 
   async publish (topic: unknown, payload?: unknown, options?: unknown): Promise<void> {
     const engine = this.#context.engine('publish')
-    const checked = checkPublishOptions(options, 0)
     // The topic by itself first: with a prefix before it an empty one would pass.
     const problem = topicNameProblem(topic)
     if (problem !== undefined) throw new errors.FST_MQTT_TOPIC_NAME(nameForMessage(topic), problem)
     const name = topic as string
+    const { hooks, server } = this.#context
+    const outgoing = await passOnPublish(hooks, server, { topic: name, payload, options })
+    const checked = checkPublishOptions(outgoing.options, 0)
     if (!checked.absolute) assertInsidePrefix(name)
     const absoluteTopic = checked.absolute ? name : withPrefix(engine.settings.prefix, name)
-    await engine.publish(absoluteTopic, bytesOf(payload), checked)
+    await engine.publish(absoluteTopic, bytesOf(outgoing.payload), checked)
+  }
+
+  addHook (name: unknown, hook: unknown): this {
+    checkHook(name, hook)
+    const engine = this.#context.engine('addHook')
+    if (engine.isOpen) throw new errors.FST_MQTT_HOOK_TOO_LATE(`addHook('${String(name)}')`)
+    const known = name as HookName
+    if (isConnectionHook(known)) engine.hooks.add(known, hook, this.#context.server)
+    else this.#context.hooks.add(known, hook)
+    return this
+  }
+
+  setErrorHandler (handler: unknown): this {
+    if (typeof handler !== 'function') {
+      throw new errors.FST_MQTT_HOOK_INVALID(`the error handler has to be a function, not ${kindOf(handler)}`)
+    }
+    if (this.#context.engine('setErrorHandler').isOpen) throw new errors.FST_MQTT_HOOK_TOO_LATE('setErrorHandler()')
+    this.#context.hooks.setErrorHandler(handler as Hook)
+    return this
+  }
+
+  async inject (options: unknown): Promise<InjectResult> {
+    const engine = this.#context.engine('inject')
+    if (!isRecord(options)) {
+      throw new errors.FST_MQTT_PUBLISH_OPTIONS(`inject takes an object with 'topic', not ${kindOf(options)}`)
+    }
+    const { topic, payload, ...others } = options
+    const { qos, retain, properties, absolute } = checkPublishOptions(others, 0)
+    const problem = topicNameProblem(topic)
+    if (problem !== undefined) throw new errors.FST_MQTT_TOPIC_NAME(nameForMessage(topic), problem)
+    const name = topic as string
+    if (!absolute) assertInsidePrefix(name)
+    const bytes = bytesOf(payload)
+    if (!engine.isOpen) {
+      // ready() would wait for the broker, and fail without one.
+      if (engine.settings.start === 'wait' && engine.status !== 'ready') {
+        throw new errors.FST_MQTT_INJECT_NOT_READY()
+      }
+      await this.#context.server.ready()
+    }
+    const absoluteTopic = absolute ? name : withPrefix(engine.settings.prefix, name)
+    return await engine.inject({ topic: absoluteTopic, payload: bytes, qos, retain, dup: false, properties })
   }
 
   topicFor (name: string, params?: unknown, options?: unknown): string {
@@ -90,18 +138,19 @@ export class MqttContext {
   }
 
   #register (pattern: string, options: unknown, handler: unknown): RegisteredTopic {
-    const { server, topicPrefix } = this.#context
+    const { server, topicPrefix, hooks } = this.#context
     if (handler !== undefined && typeof handler !== 'function') {
       throw new errors.FST_MQTT_TOPIC_OPTIONS(pattern, `the handler has to be a function, not ${kindOf(handler)}`)
     }
     const topic = new RegisteredTopic(this.#context.engine('topic'), {
-      pattern, options: checkTopicOptions(pattern, options), server, topicPrefix
+      pattern, options: checkTopicOptions(pattern, options), server, topicPrefix, hooks
     })
-    if (handler === undefined) return topic
     try {
-      topic.onMessage(handler as Parameters<RegisteredTopic['onMessage']>[0])
+      if (handler !== undefined) topic.onMessage(handler as Parameters<RegisteredTopic['onMessage']>[0])
+      const { filter, name } = topic
+      for (const hook of hooks.of('onTopic')) hook.call(server, { pattern, filter, name, topicPrefix })
     } catch (error) {
-      // A conflict with another topic leaves nothing behind.
+      // A conflict with another topic, or a hook that objects, leaves nothing behind.
       topic.remove()
       throw error
     }

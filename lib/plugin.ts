@@ -12,6 +12,7 @@ async function register (fastify: FastifyInstance, options: MultimqttOptions): P
   const settings = resolveOptions(options, { pluginTimeoutMs, bodyLimit: bodyLimit ?? 1_048_576 })
   registerFormats()
   const engine = new Engine(settings, {
+    server: fastify,
     log: fastify.log,
     pluginTimeoutMs,
     poisoning: { protoAction: onProtoPoisoning ?? 'error', constructorAction: onConstructorPoisoning ?? 'error' }

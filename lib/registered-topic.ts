@@ -1,6 +1,7 @@
 import type { FastifyInstance } from 'fastify'
 import type { Handler, Topic, TopicForOptions } from '../types/topic.ts'
-import { invalid, type PayloadRule, type Route } from './dispatch/dispatcher.ts'
+import { Lifecycle, passOnPublish, type HookBook } from './dispatch/hooks.ts'
+import { invalid, type PayloadRule, type Route } from './dispatch/pipeline.ts'
 import type { Engine } from './engine.ts'
 import { errors } from './errors.ts'
 import { bytesOf } from './payload/bytes.ts'
@@ -21,6 +22,7 @@ export interface Registration {
   readonly options: CheckedTopicOptions
   readonly server: FastifyInstance
   readonly topicPrefix: string
+  readonly hooks: HookBook
 }
 
 type AnyHandler = Handler<Params, unknown>
@@ -36,27 +38,33 @@ export class RegisteredTopic implements Topic<Params, unknown>, Route {
   readonly placed: PlacedPattern
   readonly order = registered++
   readonly server: FastifyInstance
+  readonly lifecycle: Lifecycle
+  readonly log: FastifyInstance['log']
   readonly prefix: string
   readonly json
   readonly checkParams
   readonly payload: PayloadRule | undefined
   readonly sharesParams: boolean
   readonly #engine: Engine
+  readonly #hooks: HookBook
   readonly #options: CheckedTopicOptions
   #handlers: readonly AnyHandler[] = []
   #name: string | undefined
   #unsubscribe: (() => void) | undefined
 
-  constructor (engine: Engine, { pattern, options, server, topicPrefix }: Registration) {
+  constructor (engine: Engine, { pattern, options, server, topicPrefix, hooks }: Registration) {
     const { prefix, converters, protocolVersion } = engine.settings
     this.#engine = engine
     this.#options = options
     this.pattern = pattern
     this.server = server
+    this.#hooks = hooks
+    this.lifecycle = new Lifecycle(hooks, options.hooks)
+    this.log = options.logLevel === undefined ? server.log : server.log.child({}, { level: options.logLevel })
     this.placed = placePattern(pattern, { prefix, topicPrefix, absolute: options.absolute }, converters)
     this.filter = this.placed.filter
     this.prefix = options.absolute ? '' : prefix
-    this.json = codecNamed(engine, pattern, 'json')
+    this.json = engine.codecs.json
     this.checkParams = options.params === undefined ? undefined : engine.schemas.compile(options.params, 'params')
     this.payload = options.payload === undefined
       ? undefined
@@ -123,9 +131,11 @@ export class RegisteredTopic implements Topic<Params, unknown>, Route {
 
   async publish (...args: unknown[]): Promise<void> {
     const [params, payload, options] = this.#hasParams ? args : [undefined, ...args]
-    const checked = checkPublishOptions(options, this.#options.qos)
-    const topic = withPrefix(this.prefix, topicFor(this.placed, params))
-    await this.#engine.publish(topic, this.#encode(payload), this.#withContentType(checked))
+    const topic = topicFor(this.placed, params)
+    const outgoing = await passOnPublish(this.#hooks, this.server, { topic, payload, options })
+    const checked = checkPublishOptions(outgoing.options, this.#options.qos)
+    const absoluteTopic = withPrefix(this.prefix, topic)
+    await this.#engine.publish(absoluteTopic, this.#encode(outgoing.payload), this.#withContentType(checked))
   }
 
   get #hasParams (): boolean {

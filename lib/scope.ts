@@ -1,4 +1,5 @@
 import type { FastifyInstance } from 'fastify'
+import { HookBook } from './dispatch/hooks.ts'
 import type { Engine } from './engine.ts'
 import { errors } from './errors.ts'
 import { MqttContext } from './mqtt.ts'
@@ -19,6 +20,7 @@ export class Scope {
   readonly #parent: Scope | undefined
   readonly #children: Scope[] = []
   readonly #engines = new Map<Namespace, Engine>()
+  readonly #hooks = new Map<Namespace, HookBook>()
 
   private constructor (server: FastifyInstance, parent: Scope | undefined, topicPrefix: string) {
     this.#server = server
@@ -75,9 +77,13 @@ export class Scope {
   }
 
   #contextFor (namespace: Namespace): MqttContext {
+    const above = this.#parent === undefined ? undefined : this.#parent.#hooks.get(namespace)
+    const hooks = new HookBook(above)
+    this.#hooks.set(namespace, hooks)
     return new MqttContext({
       server: this.#server,
       topicPrefix: this.#topicPrefix,
+      hooks,
       engine: (member) => {
         const engine = this.#find(namespace)
         if (engine !== undefined) return engine

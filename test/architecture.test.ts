@@ -23,6 +23,7 @@ const layers: Readonly<Record<string, number>> = {
   asyncapi: 5,
   testing: 5,
   engine: 6,
+  injection: 6,
   'registered-topic': 6,
   mqtt: 6,
   scope: 6,

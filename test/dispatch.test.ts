@@ -268,7 +268,7 @@ test('gate: before the application is ready 10,000 messages are kept, more are c
   const warnings: string[] = []
   const log = { warn: (text: string) => warnings.push(text), debug: () => {} } as unknown as Message['log']
   const codecs = new Codecs({ protoAction: 'error', constructorAction: 'error' })
-  const dispatcher = new Dispatcher({ codecs, maxPayload: 100, log })
+  const dispatcher = new Dispatcher({ codecs, maxPayload: 100, log, onUnmatched: () => {} })
   for (let index = 0; index < 10_003; index++) {
     dispatcher.receive({ topic: 't', payload: Buffer.alloc(0), qos: 0, retain: false, dup: false })
   }

@@ -1,4 +1,6 @@
 export type * from './fastify.ts'
+export type * from './hooks.ts'
+export type * from './inject.ts'
 export type * from './message.ts'
 export type * from './mqtt.ts'
 export type * from './options.ts'

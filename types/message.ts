@@ -57,6 +57,8 @@ export interface Message<Params = Record<string, unknown>, Payload = Buffer> {
   readonly server: FastifyInstance
   /** A child logger of that instance that names the topic; made on first use. */
   readonly log: FastifyBaseLogger
+  /** For hooks: ends the way of the message here, without an error. No later hook and no handler has it. */
+  skip (): void
   /** The payload as text. @throws `FST_MQTT_PAYLOAD_DECODE` if it is no UTF-8 */
   text (): string
   /** The payload as JSON, parsed with Fastify's poisoning rules. @throws `FST_MQTT_PAYLOAD_DECODE` */

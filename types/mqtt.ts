@@ -1,5 +1,7 @@
 import type { FastifyTypeProvider, FastifyTypeProviderDefault } from 'fastify'
 import type { MqttClient } from 'mqtt'
+import type { HookName, MqttErrorHandler, MqttHooks } from './hooks.ts'
+import type { InjectOptions, InjectResult } from './inject.ts'
 import type { CheckPattern, ParamsOf } from './pattern.ts'
 import type { Health, Status } from './status.ts'
 import type {
@@ -92,6 +94,35 @@ export interface Mqtt<Provider extends FastifyTypeProvider = FastifyTypeProvider
   topicFor<N extends keyof MqttTopics> (
     name: N, params: NoInfer<ParamsOfDeclared<MqttTopics[N]>>, options?: TopicForOptions
   ): string
+
+  /**
+   * Adds a hook to this scope and the scopes below; see `MqttHooks` for what there is. Before the application
+   * is ready.
+   *
+   * @throws `FST_MQTT_HOOK_INVALID`, `FST_MQTT_HOOK_TOO_LATE`
+   * @example
+   * fastify.mqtt.addHook('preHandler', async (message) => { message.log.debug('a message') })
+   */
+  addHook<N extends HookName> (name: N, hook: MqttHooks[N]): this
+  /**
+   * Deals with what fails on the way of a message in this scope and the scopes below. What it throws goes to
+   * the handler of the scope above, and at last to `onError` or the log.
+   *
+   * @throws `FST_MQTT_HOOK_INVALID`, `FST_MQTT_HOOK_TOO_LATE`
+   */
+  setErrorHandler (handler: MqttErrorHandler): this
+
+  /**
+   * Brings a message to the handlers as if it had come from the broker, through the real router, hooks,
+   * codecs and validation, and tells what came of it. Needs no broker. What is published meanwhile is caught
+   * and not sent. For tests.
+   *
+   * @throws rejects with `FST_MQTT_INJECT_NOT_READY` if the application is not ready and `start` is `'wait'`,
+   *   `FST_MQTT_TOPIC_NAME`, `FST_MQTT_PUBLISH_OPTIONS`, `FST_MQTT_CLOSED`
+   * @example
+   * const { handlers } = await fastify.mqtt.inject({ topic: 'sensor/7', payload: { celsius: 21 } })
+   */
+  inject (message: InjectOptions): Promise<InjectResult>
 
   /** Where the connection stands. */
   readonly status: Status

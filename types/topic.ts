@@ -1,5 +1,6 @@
 import type { FastifyInstance, FastifyTypeProvider, FastifyTypeProviderDefault } from 'fastify'
 import type { Message, PublishProperties, QoS } from './message.ts'
+import type { TopicHooks } from './hooks.ts'
 import type { ParamsOf } from './pattern.ts'
 import type { Infer } from './schema.ts'
 
@@ -24,7 +25,7 @@ export interface Codec {
 }
 
 /** What holds for a topic whether or not it has schemas. */
-export interface TopicSettings {
+export interface TopicSettings extends TopicHooks {
   /**
    * For `topicFor`. Default: the name of the handler function, if it has one. Names hold for all
    * contexts of a connection: giving one twice is `FST_MQTT_TOPIC_NAME_TAKEN`.
@@ -46,6 +47,8 @@ export interface TopicSettings {
    * How the payload is encoded; needs a `payload` schema. Default `'json'`. Or a content type of `codecs`.
    */
   codec?: CodecName | (string & Record<never, never>) | undefined
+  /** Level of what `message.log` and failures of this topic write. Default: that of the Fastify instance. */
+  logLevel?: string | undefined
 }
 
 /** Options of `topic()`. */

@@ -14,6 +14,8 @@ export interface Incoming {
   readonly dup: boolean
   /** In the form of mqtt-packet. */
   readonly properties?: object | undefined
+  /** The packet identifier; 0 or undefined with QoS 0. */
+  readonly messageId?: number | undefined
 }
 
 /** What a message knows of the topic that it is for. */
@@ -22,6 +24,7 @@ export interface Recipient {
   /** What is taken off the topic name; empty for absolute topics. */
   readonly prefix: string
   readonly server: Message['server']
+  readonly log: Message['log']
   readonly json: Codec
 }
 
@@ -30,7 +33,8 @@ export class ReceivedMessage implements Message<Params, unknown> {
   readonly topic: string
   readonly absoluteTopic: string
   readonly params: Params
-  readonly payload: unknown
+  /** Undefined until it has been decoded. */
+  payload: unknown
   readonly raw: Buffer
   readonly qos: QoS
   readonly retain: boolean
@@ -39,12 +43,13 @@ export class ReceivedMessage implements Message<Params, unknown> {
   readonly #recipient: Recipient
   #properties: MessageProperties | undefined
   #log: Message['log'] | undefined
+  #isSkipped = false
 
-  constructor (incoming: Incoming, recipient: Recipient, params: Params, raw: Buffer, payload: unknown) {
+  constructor (incoming: Incoming, recipient: Recipient, params: Params, raw: Buffer) {
     this.topic = withoutPrefix(recipient.prefix, incoming.topic)
     this.absoluteTopic = incoming.topic
     this.params = params
-    this.payload = payload
+    this.payload = undefined
     this.raw = raw
     this.qos = incoming.qos
     this.retain = incoming.retain
@@ -63,7 +68,18 @@ export class ReceivedMessage implements Message<Params, unknown> {
 
   // A child logger costs 200 ns: only messages that are logged pay for it.
   get log (): Message['log'] {
-    return (this.#log ??= this.server.log.child({ pattern: this.#recipient.pattern, topic: this.topic }))
+    return (this.#log ??= this.#recipient.log.child({
+      pattern: this.#recipient.pattern, topic: this.topic, ...idOf(this.#incoming)
+    }))
+  }
+
+  skip (): void {
+    this.#isSkipped = true
+  }
+
+  /** True once a hook has called `skip()`. */
+  get isSkipped (): boolean {
+    return this.#isSkipped
   }
 
   text (): string {
@@ -73,6 +89,10 @@ export class ReceivedMessage implements Message<Params, unknown> {
   json (): unknown {
     return decodeWith(this.#recipient.json, this.raw)
   }
+}
+
+function idOf ({ messageId }: Incoming): { messageId?: number } {
+  return messageId === undefined || messageId === 0 ? {} : { messageId }
 }
 
 /** What mqtt-packet decodes: one subscription identifier is a number, several are an array. */

@@ -6,11 +6,13 @@ import { decodeJson, decodeText, encodeJson, type PoisoningRules } from './json.
 
 /** The codecs of a connection: found by name or by content type. */
 export class Codecs {
+  readonly json: Codec
   readonly #byName = new Map<string, Codec>()
   readonly #byContentType = new Map<string, Codec>()
 
   constructor (rules: PoisoningRules, own: readonly Codec[] = []) {
-    this.#add('json', jsonCodec(rules))
+    this.json = jsonCodec(rules)
+    this.#add('json', this.json)
     this.#add('text', textCodec)
     this.#add('binary', binaryCodec)
     for (const codec of own) this.#add(codec.contentType, codec)

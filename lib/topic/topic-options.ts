@@ -1,7 +1,7 @@
 import type { QoS } from '../../types/message.ts'
 import { errors } from '../errors.ts'
 import { qosProblem } from '../guard.ts'
-import { booleanNamed, describe, recordProblem, type Checks } from '../values.ts'
+import { booleanNamed, describe, kindOf, recordProblem, type Checks, type ProblemOf } from '../values.ts'
 
 /** The options of a topic, checked and complete. */
 export interface CheckedTopicOptions {
@@ -14,7 +14,15 @@ export interface CheckedTopicOptions {
   readonly params: unknown
   readonly payload: unknown
   readonly codec: string | undefined
+  readonly logLevel: string | undefined
+  readonly hooks: TopicHookLists
 }
+
+/** The hooks of a topic, each as a list. */
+export type TopicHookLists = Partial<Record<typeof hookNames[number], readonly TopicHook[]>>
+type TopicHook = (this: unknown, ...args: unknown[]) => unknown
+
+const hookNames = ['onMessage', 'preValidation', 'preHandler', 'onSettled', 'onError'] as const
 
 /** @throws `FST_MQTT_TOPIC_OPTIONS` */
 export function checkTopicOptions (pattern: string, options: unknown): CheckedTopicOptions {
@@ -30,7 +38,9 @@ export function checkTopicOptions (pattern: string, options: unknown): CheckedTo
     retainHandling: given.retainHandling ?? 0,
     params: given.params,
     payload: given.payload,
-    codec: given.codec
+    codec: given.codec,
+    logLevel: given.logLevel,
+    hooks: hooksOf(options as Record<string, unknown>)
   }
   if (checked.noLocal && pattern.startsWith('$share/')) {
     throw new errors.FST_MQTT_TOPIC_OPTIONS(pattern, 'noLocal cannot go with a shared subscription [MQTT-3.8.3-4]')
@@ -55,5 +65,20 @@ const checks: Checks = {
   // Schemas are checked by the compiler, which knows them.
   params: () => undefined,
   payload: () => undefined,
+  ...Object.fromEntries(hookNames.map((name) => [name, hooksNamed(name)])),
+  logLevel: (value) => typeof value === 'string' && value !== ''
+    ? undefined
+    : `logLevel has to be the name of a level, not ${describe(value)}`,
   codec: (value) => typeof value === 'string' ? undefined : `codec has to be a name, not ${describe(value)}`
+}
+
+function hooksNamed (name: string): ProblemOf {
+  return (value) => {
+    const wrong = [value].flat().find((hook) => typeof hook !== 'function')
+    return wrong === undefined ? undefined : `${name} has to be a function or a list of functions, not ${kindOf(wrong)}`
+  }
+}
+
+function hooksOf (options: Record<string, unknown>): TopicHookLists {
+  return Object.fromEntries(hookNames.map((name) => [name, [options[name] ?? []].flat() as TopicHook[]]))
 }

@@ -1,0 +1,175 @@
+import type { HookName } from '../../types/hooks.ts'
+import { errors } from '../errors.ts'
+import { describe, kindOf } from '../values.ts'
+
+/** Any hook: what it takes depends on its name, for which types/hooks.ts has the signatures. */
+export type Hook = (this: unknown, ...args: unknown[]) => unknown
+
+/** Those that a message passes on its way to a handler and after it. */
+export const messageHooks = ['onMessage', 'preValidation', 'preHandler', 'onSettled', 'onError'] as const
+const scopeHooks = ['onTopic', 'onPublish'] as const
+const connectionHooks = ['onUnmatched', 'onConnect', 'onDisconnect'] as const
+const names: readonly string[] = [...messageHooks, ...scopeHooks, ...connectionHooks]
+
+export type MessageHookName = typeof messageHooks[number]
+export type ScopeHookName = MessageHookName | typeof scopeHooks[number]
+export type ConnectionHookName = typeof connectionHooks[number]
+
+/** @throws `FST_MQTT_HOOK_INVALID` */
+export function checkHook (name: unknown, hook: unknown): asserts hook is Hook {
+  if (typeof name !== 'string' || !names.includes(name)) {
+    throw new errors.FST_MQTT_HOOK_INVALID(`there is no hook ${describe(name)}, there are ${names.join(', ')}`)
+  }
+  if (typeof hook !== 'function') {
+    throw new errors.FST_MQTT_HOOK_INVALID(`${name} has to be a function, not ${kindOf(hook)}`)
+  }
+}
+
+/** Whether a hook belongs to the connection as a whole, in whatever scope it was added. */
+export function isConnectionHook (name: HookName): name is ConnectionHookName {
+  return (connectionHooks as readonly string[]).includes(name)
+}
+
+/**
+ * The hooks and the error handler of one scope. As in Fastify a scope begins with the hooks of the one above,
+ * and gets those that are added there later; never the other way round.
+ */
+export class HookBook {
+  readonly #parent: HookBook | undefined
+  readonly #children: HookBook[] = []
+  readonly #hooks: ReadonlyMap<ScopeHookName, Hook[]>
+  #errorHandler: Hook | undefined
+  /** Grows with every change, so that what was made from the hooks can be made anew. */
+  version = 0
+
+  constructor (parent?: HookBook) {
+    this.#parent = parent
+    this.#hooks = new Map([...messageHooks, ...scopeHooks].map((name) => [name, [...parent?.of(name) ?? []]]))
+    parent?.adopt(this)
+  }
+
+  adopt (child: HookBook): void {
+    this.#children.push(child)
+  }
+
+  add (name: ScopeHookName, hook: Hook): void {
+    this.#hooks.get(name)?.push(hook)
+    this.version++
+    // Fastify's onRoute is the exception there, too: it is for what is registered after it.
+    if (name !== 'onTopic') for (const child of this.#children) child.add(name, hook)
+  }
+
+  of (name: ScopeHookName): readonly Hook[] {
+    return this.#hooks.get(name) ?? []
+  }
+
+  setErrorHandler (handler: Hook): void {
+    this.#errorHandler = handler
+    this.#touch()
+  }
+
+  #touch (): void {
+    this.version++
+    for (const child of this.#children) child.#touch()
+  }
+
+  /** The error handlers from this scope upwards: each has what the one before it threw. */
+  errorHandlers (): Hook[] {
+    const above = this.#parent === undefined ? [] : this.#parent.errorHandlers()
+    return this.#errorHandler === undefined ? above : [this.#errorHandler, ...above]
+  }
+}
+
+/** The hooks that the messages of one topic pass: those of its scope, then its own. */
+export class Lifecycle {
+  readonly #book: HookBook
+  readonly #own: Partial<Record<MessageHookName, readonly Hook[]>>
+  #version = -1
+  #lists: Record<MessageHookName, readonly Hook[]> = noHooks
+  #isEmpty = true
+
+  constructor (book: HookBook, own: Partial<Record<MessageHookName, readonly Hook[]>> = {}) {
+    this.#book = book
+    this.#own = own
+  }
+
+  of (name: MessageHookName): readonly Hook[] {
+    this.#refresh()
+    return this.#lists[name]
+  }
+
+  /** True if there is nothing but the handler and the log. */
+  get isEmpty (): boolean {
+    this.#refresh()
+    return this.#isEmpty
+  }
+
+  errorHandlers (): Hook[] {
+    return this.#book.errorHandlers()
+  }
+
+  #refresh (): void {
+    if (this.#version === this.#book.version) return
+    this.#version = this.#book.version
+    const list = (name: MessageHookName) => [...this.#book.of(name), ...this.#own[name] ?? []]
+    this.#lists = {
+      onMessage: list('onMessage'),
+      preValidation: list('preValidation'),
+      preHandler: list('preHandler'),
+      onSettled: list('onSettled'),
+      onError: list('onError')
+    }
+    this.#isEmpty = messageHooks.every((name) => this.#lists[name].length === 0) &&
+      this.#book.errorHandlers().length === 0
+  }
+}
+
+const noHooks = { onMessage: [], preValidation: [], preHandler: [], onSettled: [], onError: [] }
+
+interface ConnectionHook {
+  readonly hook: Hook
+  readonly server: unknown
+}
+
+/** The hooks of a connection, from all scopes. */
+export class ConnectionHooks {
+  readonly #hooks = new Map<ConnectionHookName, ConnectionHook[]>()
+  readonly #onFailure: (name: ConnectionHookName, error: unknown) => void
+
+  constructor (onFailure: (name: ConnectionHookName, error: unknown) => void) {
+    this.#onFailure = onFailure
+  }
+
+  add (name: ConnectionHookName, hook: Hook, server: unknown): void {
+    this.#hooks.set(name, [...this.#hooks.get(name) ?? [], { hook, server }])
+  }
+
+  /** Runs the hooks one after another. Never throws; what a hook throws is told, and the next one runs. */
+  run (name: ConnectionHookName, ...args: unknown[]): void {
+    const hooks = this.#hooks.get(name)
+    if (hooks !== undefined) void this.#runAll(name, hooks, args)
+  }
+
+  async #runAll (
+    name: ConnectionHookName, hooks: readonly ConnectionHook[], args: unknown[]
+  ): Promise<void> {
+    for (const { hook, server } of hooks) {
+      try {
+        await hook.apply(server, args)
+      } catch (error) {
+        this.#onFailure(name, error)
+      }
+    }
+  }
+}
+
+/** A publish with what the `onPublish` hooks of its scope made of it. */
+export async function passOnPublish<T extends { payload: unknown, options: unknown }> (
+  hooks: HookBook, server: unknown, outgoing: T
+): Promise<T> {
+  const all = hooks.of('onPublish')
+  if (all.length === 0) return outgoing
+  const own = { ...outgoing, options: outgoing.options ?? {} }
+  for (const hook of all) await hook.call(server, own)
+  return own
+}

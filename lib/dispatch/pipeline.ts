@@ -1,0 +1,153 @@
+import type { Settlement } from '../../types/hooks.ts'
+import type { Codec, Handler } from '../../types/topic.ts'
+import { errors } from '../errors.ts'
+import { decodeWith, type Codecs } from '../payload/codecs.ts'
+import type { Check, Issue } from '../payload/schemas.ts'
+import { paramsOf, type Params } from '../topic/params.ts'
+import type { PlacedPattern } from '../topic/placed-pattern.ts'
+import type { Failures, FailingRoute } from './failure.ts'
+import { ReceivedMessage, type Incoming, type Recipient } from './message.ts'
+import { Passage, type PassagePort } from './passage.ts'
+import { isThenable } from './thenable.ts'
+
+/** A topic as messages see it. */
+export interface Route extends Recipient, FailingRoute {
+  readonly name: string | undefined
+  readonly placed: PlacedPattern
+  /** Of registration, which is the order in which matching topics run. */
+  readonly order: number
+  readonly checkParams: Check | undefined
+  readonly payload: PayloadRule | undefined
+  /** Replaced, never changed, when handlers come and go. */
+  readonly handlers: readonly MessageHandler[]
+  /** False if a converter of the application gives values that a handler could change. */
+  readonly sharesParams: boolean
+}
+
+export type MessageHandler = Handler<Params, unknown>
+
+/** How the payload of a topic with a schema is read. */
+export interface PayloadRule {
+  readonly codec: Codec
+  readonly check: Check
+}
+
+/** A topic that a topic name matches, with what its placeholders gave. */
+export interface Match {
+  readonly route: Route
+  readonly params: Params
+  readonly issue: Issue | undefined
+}
+
+/** One message for one topic: what the schemas say of it holds for all handlers of the topic. */
+export interface Delivery {
+  readonly match: Match
+  readonly incoming: Incoming
+  rejection: { readonly error: unknown, isReported: boolean } | undefined
+}
+
+/** How one handler ended, for `inject()`. */
+export interface HandlerEnd extends Settlement {
+  readonly route: Route
+  readonly params: Params
+  readonly returned: unknown
+}
+
+/** What decoding needs to know. */
+export interface PipelineSettings {
+  readonly codecs: Codecs
+  readonly maxPayload: number
+}
+
+/** The way of a message to one handler: hooks, decoding, validation, the handler, failures. */
+export class Pipeline {
+  readonly #settings: PipelineSettings
+  readonly #failures: Failures
+  readonly #port: PassagePort
+
+  constructor (settings: PipelineSettings, failures: Failures) {
+    this.#settings = settings
+    this.#failures = failures
+    this.#port = {
+      failures,
+      accept: ({ match, incoming }, message) => this.#accept(match, message, incoming)
+    }
+  }
+
+  /**
+   * Where there are neither hooks nor error handlers, and without a promise where nothing has to be waited
+   * for. The promise never rejects.
+   *
+   * @returns `rejected` if the schemas refuse the message, so that no handler of the topic can have it
+   */
+  runBare (
+    handler: MessageHandler, match: Match, incoming: Incoming, raw: Buffer
+  ): Promise<void> | 'rejected' | undefined {
+    const { route } = match
+    const message = new ReceivedMessage(incoming, route, ownParams(match, incoming), raw)
+    try {
+      this.#accept(match, message, incoming)
+    } catch (error) {
+      this.#failures.tell(route, error, message)
+      return 'rejected'
+    }
+    try {
+      const result = handler.call(route.server, message)
+      return isThenable(result) ? this.#settle(result, route, message) : undefined
+    } catch (error) {
+      this.#failures.tell(route, error, message)
+      return undefined
+    }
+  }
+
+  /** With all hooks. Its `go()` brings the message on its way. */
+  passage (handler: MessageHandler, delivery: Delivery, raw: Buffer, isTimed = false): Passage {
+    const { match, incoming } = delivery
+    const { lifecycle } = match.route
+    const message = new ReceivedMessage(incoming, match.route, ownParams(match, incoming), raw)
+    return new Passage(this.#port, delivery, message, handler, isTimed || lifecycle.of('onSettled').length > 0)
+  }
+
+  async #settle (result: PromiseLike<unknown>, route: Route, message: ReceivedMessage): Promise<void> {
+    try {
+      await result
+    } catch (error) {
+      this.#failures.tell(route, error, message)
+    }
+  }
+
+  /** @throws what makes the message no message for this topic */
+  #accept ({ route, issue }: Match, message: ReceivedMessage, incoming: Incoming): void {
+    if (issue !== undefined) throw invalid(errors.FST_MQTT_PARAMS_INVALID, route.pattern, issue)
+    message.payload = this.#payloadOf(route, message.raw, incoming)
+  }
+
+  #payloadOf (route: Route, raw: Buffer, { properties }: Incoming): unknown {
+    const { maxPayload, codecs } = this.#settings
+    if (raw.length > maxPayload) throw new errors.FST_MQTT_PAYLOAD_TOO_LARGE(raw.length, maxPayload)
+    if (route.payload === undefined) return raw
+    const contentType = properties !== undefined && 'contentType' in properties
+      ? String(properties.contentType)
+      : undefined
+    const codec = codecs.forContentType(contentType) ?? route.payload.codec
+    const payload = raw.length === 0 ? undefined : decodeWith(codec, raw)
+    const issue = route.payload.check(payload)
+    if (issue !== undefined) throw invalid(errors.FST_MQTT_PAYLOAD_INVALID, route.pattern, issue)
+    return payload
+  }
+}
+
+/** Params are worked out once a topic name, unless a converter gives values that a handler could change. */
+function ownParams ({ route, params }: Match, incoming: Incoming): Params {
+  return route.sharesParams ? params : paramsOf(route.placed, incoming.topic) ?? params
+}
+
+/** An error with the issue in the form of Fastify's validation errors. */
+export function invalid (
+  InvalidError: typeof errors.FST_MQTT_PARAMS_INVALID | typeof errors.FST_MQTT_PAYLOAD_INVALID,
+  pattern: string,
+  issue: Issue
+): Error {
+  const place = issue.instancePath === '' ? '' : `${issue.instancePath}: `
+  return Object.assign(new InvalidError(pattern, place + issue.message), { validation: [issue] })
+}

@@ -1,0 +1,41 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
+import type { InjectedPublish, InjectResult } from '../types/inject.ts'
+import type { HandlerEnd } from './dispatch/pipeline.ts'
+import { decodeText } from './payload/json.ts'
+import type { OutgoingPublish } from './session/connection.ts'
+
+interface Dispatched {
+  readonly matched: number
+  readonly ends: readonly HandlerEnd[]
+}
+
+/** What is published while injected messages are handled: kept for each injection by itself, and not sent. */
+export class Injections {
+  readonly #published = new AsyncLocalStorage<InjectedPublish[]>()
+  /** Without an injection under way a publish pays for no look into the storage. */
+  #running = 0
+
+  /** @returns whether the publish belongs to an injection, which has it now */
+  capture (publish: OutgoingPublish, decodeJson: (bytes: Buffer) => unknown): boolean {
+    const published = this.#running === 0 ? undefined : this.#published.getStore()
+    if (published === undefined) return false
+    const { topic, payload, qos, retain, properties = {} } = publish
+    const text = () => decodeText(payload)
+    const json = () => decodeJson(payload)
+    published.push({ topic, payload, qos, retain, properties, text, json })
+    return true
+  }
+
+  async run (dispatch: () => Promise<Dispatched>): Promise<InjectResult> {
+    const published: InjectedPublish[] = []
+    this.#running++
+    try {
+      const { matched, ends } = await this.#published.run(published, dispatch)
+      const handlers = ends.map(({ route, params, outcome, error, returned, durationMs }) =>
+        ({ name: route.name, pattern: route.pattern, params, outcome, error, returned, durationMs }))
+      return { matched, handlers, published, acknowledged: true }
+    } finally {
+      this.#running--
+    }
+  }
+}
