@@ -95,9 +95,9 @@ export class Passage {
   }
 
   #accept (): undefined {
+    if (this.#message.isSkipped) return
     const { rejection } = this.#delivery
     if (rejection !== undefined) throw rejection.error
-    if (this.#message.isSkipped) return
     try {
       this.#port.accept(this.#delivery, this.#message)
     } catch (error) {
