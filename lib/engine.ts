@@ -1,5 +1,6 @@
 import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
 import type { InjectResult } from '../types/inject.ts'
+import type { ListedTopic } from '../types/listing.ts'
 import type { Mqtt } from '../types/mqtt.ts'
 import type { Health, RefusedFilter, Status } from '../types/status.ts'
 import { Dispatcher } from './dispatch/dispatcher.ts'
@@ -13,9 +14,11 @@ import type { PoisoningRules } from './payload/json.ts'
 import { SchemaCompiler } from './payload/schemas.ts'
 import { Connection, type BrokerLink, type ConnectionEvents, type ConnectionSettings } from './session/connection.ts'
 import { Outbox } from './session/outbox.ts'
+import type { RegisteredTopic } from './registered-topic.ts'
 import { preparePublish, type CheckedPublishOptions } from './session/publish.ts'
 import { SubscriptionBook } from './session/subscriptions.ts'
 import { TopicNames, type Named } from './topic/names.ts'
+import { overlap } from './topic/overlap.ts'
 
 /** What the engine needs from the application that it runs in. */
 export interface EngineHost {
@@ -35,6 +38,8 @@ const disconnectMs = 500
 export class Engine {
   readonly settings: Settings
   readonly names = new TopicNames<Named>()
+  /** Every topic that is registered, in order. */
+  readonly topics = new Set<RegisteredTopic>()
   readonly codecs: Codecs
   readonly schemas: SchemaCompiler
   readonly dispatcher: Dispatcher
@@ -83,6 +88,18 @@ export class Engine {
     if (this.#injections.capture(publish, (bytes) => this.codecs.json.decode(bytes))) return
     const timeoutMs = options.timeoutMs ?? this.settings.publishTimeoutMs
     await this.#outbox.publish(publish, { timeoutMs, signal: options.signal })
+  }
+
+  /** What is registered, with what overlaps. */
+  list (): ListedTopic[] {
+    const all = [...this.topics]
+    return all.map((topic) => ({
+      ...topic.listing,
+      overlaps: all
+        .filter((other) => other.filter !== topic.filter)
+        .filter((other) => overlap(other.placed.matchFilter, topic.placed.matchFilter))
+        .map(({ pattern }) => pattern)
+    }))
   }
 
   /** Of the connection, or of the attempt to connect. */

@@ -1,6 +1,7 @@
 import type { FastifyInstance } from 'fastify'
 import type { HookName } from '../types/hooks.ts'
 import type { InjectResult } from '../types/inject.ts'
+import type { ListedTopic } from '../types/listing.ts'
 import type { Mqtt } from '../types/mqtt.ts'
 import type { Health, Status } from '../types/status.ts'
 import type { Engine } from './engine.ts'
@@ -10,6 +11,7 @@ import { textProblem, topicNameProblem } from './guard.ts'
 import { bytesOf } from './payload/bytes.ts'
 import { RegisteredTopic } from './registered-topic.ts'
 import { checkPublishOptions } from './session/publish.ts'
+import { printTopics } from './topic/listing.ts'
 import { assertInsidePrefix, withPrefix } from './topic/prefix.ts'
 import { checkTopicOptions } from './topic/topic-options.ts'
 import { describe, isRecord, kindOf } from './values.ts'
@@ -111,6 +113,14 @@ export class MqttContext {
   topicFor (name: string, params?: unknown, options?: unknown): string {
     const topic = this.#context.engine('topicFor').names.find(name)
     return (topic as RegisteredTopic).topicNameFor(params, options)
+  }
+
+  topics (): ListedTopic[] {
+    return this.#context.engine('topics').list()
+  }
+
+  printTopics (): string {
+    return printTopics(this.topics())
   }
 
   get status (): Status {

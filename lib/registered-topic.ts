@@ -1,4 +1,5 @@
 import type { FastifyInstance } from 'fastify'
+import type { ListedTopic } from '../types/listing.ts'
 import type { Handler, Topic, TopicForOptions } from '../types/topic.ts'
 import { Lifecycle, passOnPublish, type HookBook } from './dispatch/hooks.ts'
 import { invalid, type PayloadRule, type Route } from './dispatch/pipeline.ts'
@@ -47,6 +48,7 @@ export class RegisteredTopic implements Topic<Params, unknown>, Route {
   readonly sharesParams: boolean
   readonly #engine: Engine
   readonly #hooks: HookBook
+  readonly #topicPrefix: string
   readonly #options: CheckedTopicOptions
   #handlers: readonly AnyHandler[] = []
   #name: string | undefined
@@ -59,6 +61,7 @@ export class RegisteredTopic implements Topic<Params, unknown>, Route {
     this.pattern = pattern
     this.server = server
     this.#hooks = hooks
+    this.#topicPrefix = topicPrefix
     this.lifecycle = new Lifecycle(hooks, options.hooks)
     this.log = options.logLevel === undefined ? server.log : server.log.child({}, { level: options.logLevel })
     this.placed = placePattern(pattern, { prefix, topicPrefix, absolute: options.absolute }, converters)
@@ -82,6 +85,7 @@ export class RegisteredTopic implements Topic<Params, unknown>, Route {
       engine.names.give(options.name, this)
       this.#name = options.name
     }
+    engine.topics.add(this)
   }
 
   get name (): string | undefined {
@@ -98,6 +102,7 @@ export class RegisteredTopic implements Topic<Params, unknown>, Route {
         `the handler has to be a function, not ${kindOf(handler)}`)
     }
     this.#subscribe()
+    this.#engine.topics.add(this)
     // Not the function itself: the same one may be added twice, and removed once.
     const entry: AnyHandler = function (message) { return handler.call(this, message) }
     this.#handlers = [...this.#handlers, entry]
@@ -108,7 +113,25 @@ export class RegisteredTopic implements Topic<Params, unknown>, Route {
     }
   }
 
+  /** What `topics()` tells of it; `overlaps` is for whoever knows the others. */
+  get listing (): Omit<ListedTopic, 'overlaps'> {
+    const { qos, absolute, params, payload } = this.#options
+    const { placeholders } = this.placed.pattern
+    return {
+      pattern: this.pattern,
+      filter: this.filter,
+      name: this.#name,
+      qos,
+      absolute,
+      topicPrefix: this.#topicPrefix,
+      handlers: this.#handlers.length,
+      params: placeholders.map(({ name, converterName }) => ({ name, converter: converterName })),
+      schemas: { params, payload }
+    }
+  }
+
   remove (): void {
+    this.#engine.topics.delete(this)
     this.#handlers = []
     this.#silence()
     if (this.#name !== undefined) this.#engine.names.remove(this.#name, this)

@@ -442,7 +442,9 @@ test('checkTopicOptions: fills in what is not given', () => {
     retainHandling: 0,
     params: undefined,
     payload: undefined,
-    codec: undefined
+    codec: undefined,
+    logLevel: undefined,
+    hooks: { onMessage: [], preValidation: [], preHandler: [], onSettled: [], onError: [] }
   }
   assert.deepEqual(checkTopicOptions('a', {}), defaults)
   assert.deepEqual(checkTopicOptions('a', { qos: undefined, name: undefined }), defaults)
@@ -455,9 +457,13 @@ test('checkTopicOptions: fills in what is not given', () => {
     retainHandling: 2,
     params: {},
     payload: {},
-    codec: 'text'
+    codec: 'text',
+    logLevel: 'warn'
   }
-  assert.deepEqual(checkTopicOptions('a', given), given)
+  const [one, other] = [() => {}, () => {}]
+  const hooks = { onMessage: [one], preValidation: [], preHandler: [one, other], onSettled: [], onError: [] }
+  assert.deepEqual(
+    checkTopicOptions('a', { ...given, onMessage: one, preHandler: [one, other] }), { ...given, hooks })
 })
 
 for (const [options, says] of [

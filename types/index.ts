@@ -1,6 +1,7 @@
 export type * from './fastify.ts'
 export type * from './hooks.ts'
 export type * from './inject.ts'
+export type * from './listing.ts'
 export type * from './message.ts'
 export type * from './mqtt.ts'
 export type * from './options.ts'

@@ -2,6 +2,7 @@ import type { FastifyTypeProvider, FastifyTypeProviderDefault } from 'fastify'
 import type { MqttClient } from 'mqtt'
 import type { HookName, MqttErrorHandler, MqttHooks } from './hooks.ts'
 import type { InjectOptions, InjectResult } from './inject.ts'
+import type { ListedTopic } from './listing.ts'
 import type { CheckPattern, ParamsOf } from './pattern.ts'
 import type { Health, Status } from './status.ts'
 import type {
@@ -123,6 +124,11 @@ export interface Mqtt<Provider extends FastifyTypeProvider = FastifyTypeProvider
    * const { handlers } = await fastify.mqtt.inject({ topic: 'sensor/7', payload: { celsius: 21 } })
    */
   inject (message: InjectOptions): Promise<InjectResult>
+
+  /** All topics that are registered on this connection, in whatever scope, in order. */
+  topics (): ListedTopic[]
+  /** The same as a text for people, a line for each topic, as `fastify.printRoutes()` has it for routes. */
+  printTopics (): string
 
   /** Where the connection stands. */
   readonly status: Status
