@@ -69,7 +69,8 @@ export class Engine {
       onDown: (cause, wasUp) => this.#onDown(cause, wasUp),
       onMessage: (packet) => this.dispatcher.receive(packet)
     })
-    this.book = new SubscriptionBook(this.#connection, (refused) => this.#onRefused(refused))
+    const onRefused = (refused: RefusedFilter) => this.#onRefused(refused)
+    this.book = new SubscriptionBook(this.#connection, onRefused, settings.connectTimeoutMs)
     this.#outbox = new Outbox(this.#connection, settings.address.text)
     this.hooks = new ConnectionHooks((name, error) => {
       host.log.error({ err: error }, `the MQTT hook ${name} failed`)

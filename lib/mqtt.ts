@@ -14,7 +14,7 @@ import { checkPublishOptions } from './session/publish.ts'
 import { printTopics } from './topic/listing.ts'
 import { assertInsidePrefix, withPrefix } from './topic/prefix.ts'
 import { checkTopicOptions } from './topic/topic-options.ts'
-import { describe, isRecord, kindOf } from './values.ts'
+import { defined, describe, isRecord, kindOf } from './values.ts'
 
 /** Where a context stands: what its topics run with, and which connection they use. */
 export interface Context {
@@ -41,7 +41,10 @@ export class MqttContext {
       throw new errors.FST_MQTT_TOPIC_OPTIONS(pattern,
         `a topic takes options and a handler, ${kindOf(first)} is neither`)
     }
-    const options = hasOptions ? { ...ofContract, ...first as object } : ofContract
+    if (typeof first === 'function' && second !== undefined) {
+      throw new errors.FST_MQTT_TOPIC_OPTIONS(pattern, 'the options come before the handler')
+    }
+    const options = hasOptions ? { ...ofContract, ...defined(first) } : ofContract
     return this.#register(pattern, options, typeof first === 'function' ? first : second)
   }
 
@@ -50,8 +53,8 @@ export class MqttContext {
       throw new errors.FST_MQTT_TOPIC_OPTIONS('', `route takes an object with 'topic', not ${kindOf(options)}`)
     }
     const { topic, handler, ...others } = options
-    const { pattern } = readTarget(topic)
-    return this.#register(pattern, others, handler)
+    const { pattern, options: ofContract } = readTarget(topic)
+    return this.#register(pattern, { ...ofContract, ...defined(others) }, handler)
   }
 
   async publish (topic: unknown, payload?: unknown, options?: unknown): Promise<void> {

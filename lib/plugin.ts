@@ -2,29 +2,38 @@ import type { FastifyInstance } from 'fastify'
 import fastifyPlugin from 'fastify-plugin'
 import type { MultimqttOptions } from '../types/options.ts'
 import { Engine } from './engine.ts'
+import { errors } from './errors.ts'
 import { resolveOptions } from './options/settings.ts'
 import { registerFormats } from './payload/formats.ts'
 import { Scope } from './scope.ts'
+import { memoryLinkTo } from './testing/memory-broker.ts'
 
 async function register (fastify: FastifyInstance, options: MultimqttOptions): Promise<void> {
   const { pluginTimeout, bodyLimit, onProtoPoisoning, onConstructorPoisoning } = fastify.initialConfig
   const pluginTimeoutMs = pluginTimeout ?? 10_000
   const settings = resolveOptions(options, { pluginTimeoutMs, bodyLimit: bodyLimit ?? 1_048_576 })
   registerFormats()
+  const { protocol, host, text } = settings.address
+  const link = protocol === 'memory' ? memoryLinkTo(host) : undefined
+  if (protocol === 'memory' && link === undefined) {
+    throw new errors.FST_MQTT_OPTIONS_INVALID('url',
+      `there is no memory broker ${text}: take the url of createMemoryBroker() of fastify-multimqtt/testing`)
+  }
   const engine = new Engine(settings, {
     server: fastify,
     log: fastify.log,
     pluginTimeoutMs,
+    link,
     poisoning: { protoAction: onProtoPoisoning ?? 'error', constructorAction: onConstructorPoisoning ?? 'error' }
   })
   Scope.of(fastify).attach(settings.namespace, engine)
   if (settings.tls.rejectUnauthorized === false) {
-    fastify.log.warn(`tls.rejectUnauthorized is false: anyone can pretend to be ${settings.address.text}`)
+    fastify.log.warn(`tls.rejectUnauthorized is false: anyone can pretend to be ${text}`)
   }
 
   fastify.addHook('onReady', async function connectMqtt () {
-    // When every onReady is done, also those of the plugins below. If one fails there is nothing to open.
-    void fastify.ready().then(() => engine.open(), () => {})
+    // When every onReady is done, also those of the plugins below. If one fails nothing of ours stays behind.
+    void fastify.ready().then(() => engine.open(), () => { void engine.close() })
     if (settings.start === 'wait') await engine.connect()
     else if (settings.start === 'background') engine.connectInBackground()
   })

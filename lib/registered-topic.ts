@@ -15,7 +15,7 @@ import { placePattern, type PlacedPattern } from './topic/placed-pattern.ts'
 import { withPrefix } from './topic/prefix.ts'
 import { topicFor } from './topic/reverse.ts'
 import type { CheckedTopicOptions } from './topic/topic-options.ts'
-import { booleanNamed, kindOf, recordProblem } from './values.ts'
+import { booleanNamed, defined, kindOf, recordProblem } from './values.ts'
 
 /** What a topic is registered with. */
 export interface Registration {
@@ -147,18 +147,26 @@ export class RegisteredTopic implements Topic<Params, unknown>, Route {
   topicNameFor (params: unknown, options: unknown): string {
     const problem = options === undefined ? undefined : recordProblem(options, topicForChecks)
     if (problem !== undefined) throw new errors.FST_MQTT_TOPIC_PARAM(this.pattern, `options: ${problem}`)
-    const topic = topicFor(this.placed, params)
+    const topic = this.#topicName(params)
     const { absolute = false } = (options ?? {}) as TopicForOptions
     return absolute ? withPrefix(this.prefix, topic) : topic
   }
 
   async publish (...args: unknown[]): Promise<void> {
     const [params, payload, options] = this.#hasParams ? args : [undefined, ...args]
-    const topic = topicFor(this.placed, params)
+    const topic = this.#topicName(params)
     const outgoing = await passOnPublish(this.#hooks, this.server, { topic, payload, options })
     const checked = checkPublishOptions(outgoing.options, this.#options.qos)
     const absoluteTopic = withPrefix(this.prefix, topic)
     await this.#engine.publish(absoluteTopic, this.#encode(outgoing.payload), this.#withContentType(checked))
+  }
+
+  /** Only a name that this topic would accept itself. */
+  #topicName (params: unknown): string {
+    const topic = topicFor(this.placed, params)
+    const issue = this.checkParams?.(params ?? {})
+    if (issue === undefined) return topic
+    throw new errors.FST_MQTT_TOPIC_PARAM(this.pattern, `${issue.instancePath}: ${issue.message}`)
   }
 
   get #hasParams (): boolean {
@@ -194,7 +202,7 @@ export class RegisteredTopic implements Topic<Params, unknown>, Route {
   #withContentType (options: CheckedPublishOptions): CheckedPublishOptions {
     if (this.payload === undefined || this.#engine.version === 4) return options
     const { contentType } = this.payload.codec
-    return { ...options, properties: { contentType, ...options.properties } }
+    return { ...options, properties: { contentType, ...defined(options.properties ?? {}) } }
   }
 }
 

@@ -69,7 +69,9 @@ suite('checkPublishOptions', () => {
 })
 
 suite('preparePublish', () => {
-  const noLimits: BrokerLimits = { maximumQoS: 2, retainAvailable: true, maximumPacketSize: Infinity }
+  const noLimits: BrokerLimits = {
+    maximumQoS: 2, retainAvailable: true, maximumPacketSize: Infinity, receiveMaximum: 65_535
+  }
 
   function prepare (
     topic: string, size: number, options: object, given: Partial<BrokerLimits> = {}, version: 4 | 5 = 5
@@ -129,6 +131,7 @@ suite('preparePublish', () => {
 /** A connection that notes what is sent, and answers when the test says so. */
 class FakePublishPort implements PublishPort {
   isUp = true
+  limits = { receiveMaximum: 65_535 }
   readonly sent: { publish: OutgoingPublish, settle: (error?: Error) => void }[] = []
   readonly forgotten: number[] = []
   onSend: (settle: (error?: Error) => void) => void = () => {}
@@ -326,6 +329,7 @@ type Call = [verb: 'subscribe' | 'unsubscribe', filters: readonly string[], opti
 /** A connection that notes the packets, and grants what it is asked for unless the test says otherwise. */
 class FakeSubscribePort implements SubscribePort {
   version: 4 | 5 = 5
+  limits = { maximumPacketSize: Infinity }
   readonly calls: Call[] = []
   onSubscribe = async (filters: readonly string[], options: SubscribeOptions): Promise<readonly number[]> =>
     filters.map(() => options.qos)

@@ -35,7 +35,8 @@ export interface Settings {
 
 /** Where the broker is. */
 export interface Address {
-  readonly protocol: 'mqtt' | 'mqtts' | 'ws' | 'wss'
+  /** `memory` is a broker within the process: fastify-multimqtt/testing. */
+  readonly protocol: 'mqtt' | 'mqtts' | 'ws' | 'wss' | 'memory'
   readonly host: string
   readonly port: number
   /** Of the WebSocket. */
@@ -163,10 +164,11 @@ function urlOf (text: string): BrokerUrl {
 const protocols = {
   mqtt: 'mqtt', tcp: 'mqtt', mqtts: 'mqtts', ssl: 'mqtts', tls: 'mqtts', ws: 'ws', wss: 'wss'
 } as const
-const defaultPorts = { mqtt: 1883, mqtts: 8883, ws: 80, wss: 443 } as const
+const defaultPorts = { mqtt: 1883, mqtts: 8883, ws: 80, wss: 443, memory: 0 } as const
 
 function protocolOf (options: MultimqttOptions, url: BrokerUrl | undefined): Address['protocol'] {
   const scheme = options.protocol ?? url?.scheme ?? 'mqtt'
+  if (scheme === 'memory') return scheme
   if (Object.hasOwn(protocols, scheme)) return protocols[scheme as keyof typeof protocols]
   throw invalid('url', `unknown scheme '${scheme}', there are ${Object.keys(protocols).join(', ')}`)
 }
@@ -191,7 +193,7 @@ function addressOf (
     host,
     port,
     path: isWebSocket ? options.path ?? (url?.path || '/') : '',
-    text: `${protocol}://${host.includes(':') ? `[${host}]` : host}:${port}`
+    text: protocol === 'memory' ? `memory://${host}` : `${protocol}://${host.includes(':') ? `[${host}]` : host}:${port}`
   }
 }
 
@@ -227,8 +229,8 @@ function clientIdOf (options: MultimqttOptions): string {
 function tlsOf (options: MultimqttOptions, protocol: Address['protocol']): TlsOptions {
   const { tls } = options
   if (tls === undefined) return {}
-  if (protocol === 'mqtt' || protocol === 'ws') {
-    throw invalid('tls', `the protocol is ${protocol}, which has no TLS: use ${protocol}s`)
+  if (protocol !== 'mqtts' && protocol !== 'wss') {
+    throw invalid('tls', `the protocol is ${protocol}, which has no TLS: use mqtts or wss`)
   }
   try {
     createSecureContext(defined(tls))

@@ -31,13 +31,18 @@ export class Codecs {
   /** For the content type of a received message, without its parameters such as `charset`. */
   forContentType (contentType: string | undefined): Codec | undefined {
     if (contentType === undefined) return undefined
-    return this.#byContentType.get(contentType.split(';', 1)[0]?.trim().toLowerCase() ?? '')
+    return this.#byContentType.get(bare(contentType))
   }
 
   #add (name: string, codec: Codec): void {
     this.#byName.set(name, codec)
-    this.#byContentType.set(codec.contentType.toLowerCase(), codec)
+    this.#byContentType.set(bare(codec.contentType), codec)
   }
+}
+
+/** A content type without its parameters, such as `charset`. */
+function bare (contentType: string): string {
+  return contentType.replace(/;.*/s, '').trim().toLowerCase()
 }
 
 /** @throws `FST_MQTT_PAYLOAD_DECODE`, whatever the codec throws: also a RangeError of one that recurses */

@@ -47,7 +47,7 @@ function compileTypeBox (schema: object, place: string): Check {
   if (problem !== undefined) throw new errors.FST_MQTT_SCHEMA_INVALID(place, problem)
   try {
     const compiled = TypeCompiler.Compile(schema as TSchema)
-    return (value) => {
+    return guarded((value) => {
       if (compiled.Check(value)) return undefined
       const first = compiled.Errors(value).First()
       // Told by its kind, not shown: a payload may carry secrets.
@@ -55,7 +55,7 @@ function compileTypeBox (schema: object, place: string): Check {
         instancePath: first?.path ?? '',
         message: `${first?.message ?? 'invalid'}, got ${kindOf(first?.value)}`
       }
-    }
+    })
   } catch (error) {
     throw new errors.FST_MQTT_SCHEMA_INVALID(place, describeError(error), { cause: error })
   }
@@ -99,9 +99,14 @@ function compileWith (compiler: ValidatorCompiler, schema: object, place: 'param
     throw new errors.FST_MQTT_SCHEMA_INVALID(place,
       `validatorCompiler has to return a function, not ${kindOf(validate)}`)
   }
+  return guarded((value) => issueOf(validate(value), validate))
+}
+
+/** A check that throws, as a format of the application or a recursion may, refuses the value. */
+function guarded (check: Check): Check {
   return (value) => {
     try {
-      return issueOf(validate(value), validate)
+      return check(value)
     } catch (error) {
       return issueFrom(error)
     }

@@ -1,4 +1,6 @@
-import { connect, type IClientOptions, type MqttClient } from 'mqtt'
+import { isIPv6 } from 'node:net'
+import { createSecureContext } from 'node:tls'
+import { connect, ReasonCodes, type IClientOptions, type MqttClient } from 'mqtt'
 import type { PublishProperties, QoS } from '../../types/message.ts'
 import type { ClientOptions, TlsOptions } from '../../types/options.ts'
 import { errors } from '../errors.ts'
@@ -7,7 +9,7 @@ import { defined } from '../values.ts'
 /** What a connection is made from. */
 export interface ConnectionSettings {
   readonly address: {
-    readonly protocol: 'mqtt' | 'mqtts' | 'ws' | 'wss'
+    readonly protocol: 'mqtt' | 'mqtts' | 'ws' | 'wss' | 'memory'
     readonly host: string
     readonly port: number
     readonly path: string
@@ -63,6 +65,8 @@ export interface BrokerLimits {
   readonly maximumQoS: QoS
   readonly retainAvailable: boolean
   readonly maximumPacketSize: number
+  /** How many messages with QoS 1 and 2 may wait for their acknowledgement. */
+  readonly receiveMaximum: number
 }
 
 /** Milliseconds between attempts. */
@@ -102,6 +106,7 @@ export class Connection implements BrokerLink {
   #version: 4 | 5
   #nextVersion: 4 | 5
   #limits: BrokerLimits = noLimits
+  #closing: Promise<void> | undefined
 
   constructor (settings: ConnectionSettings, events: ConnectionEvents) {
     this.#settings = settings
@@ -125,13 +130,20 @@ export class Connection implements BrokerLink {
   open (): void {
     const client = connect(this.#clientOptions())
     this.#client = client
-    this.#attempts++
+    this.#attempts = 1
+    this.#lastError = undefined
+    this.#attemptError = undefined
     client.on('connect', (connack) => this.#up(client, connack))
     client.on('message', (_topic, _payload, packet) => this.#events.onMessage(packet as ReceivedPacket))
     client.on('error', (error) => {
       this.#attemptError = error
       // MQTT.js sets its timer right after this event, and before 'close', if CONNACK was a refusal.
       if (isVersionRefusal(error)) this.#planOtherVersion(client)
+    })
+    client.on('disconnect', ({ reasonCode = 0 }) => {
+      const reason = ReasonCodes[reasonCode as keyof typeof ReasonCodes]
+      this.#attemptError = new errors.FST_MQTT_CONNECTION(
+        `the broker ended the connection: ${reason} (0x${reasonCode.toString(16)})`)
     })
     client.on('reconnect', () => {
       this.#attempts++
@@ -188,7 +200,11 @@ export class Connection implements BrokerLink {
   /** Ends the connection, in every state and within the time; what is still in flight is not waited for. */
   async close (timeoutMs: number): Promise<void> {
     const client = this.#client
-    if (client === undefined) return
+    if (client !== undefined) this.#closing = this.#end(client, timeoutMs)
+    await this.#closing
+  }
+
+  async #end (client: MqttClient, timeoutMs: number): Promise<void> {
     this.#client = undefined
     const wasUp = this.#isUp
     this.#isUp = false
@@ -215,9 +231,11 @@ export class Connection implements BrokerLink {
     const options: IClientOptions = {
       log: () => {},
       ...client,
-      ...defined(tls) as IClientOptions,
-      protocol: address.protocol,
-      host: address.host,
+      ...secureOptions(tls),
+      // A memory broker is never reached by MQTT.js.
+      protocol: address.protocol as Exclude<typeof address.protocol, 'memory'>,
+      // In the URL of a WebSocket an IPv6 address needs its brackets.
+      host: address.path !== '' && isIPv6(address.host) ? `[${address.host}]` : address.host,
       port: address.port,
       path: address.path,
       clientId,
@@ -231,6 +249,8 @@ export class Connection implements BrokerLink {
       resubscribe: false,
       queueQoSZero: false
     }
+    // MQTT.js hands on only some TLS options to a WebSocket, and writes into the object it is given.
+    if (address.protocol === 'wss') options.wsOptions = { ...client.wsOptions, ...secureOptions(tls) }
     if (credentials.username !== undefined) options.username = credentials.username
     // Behind a getter that is not enumerable, so that a client or its options can be logged.
     Object.defineProperty(options, 'password', { get: () => credentials.password, enumerable: false })
@@ -252,7 +272,9 @@ export class Connection implements BrokerLink {
     if (client !== this.#client) return
     const wasUp = this.#isUp
     this.#isUp = false
-    if (!wasUp && (error === undefined || this.#version === 4)) this.#planOtherVersion(client)
+    // What a broker left unread makes its close a reset.
+    const isClose = error === undefined || isReset(error)
+    if (!wasUp && (isClose || this.#version === 4)) this.#planOtherVersion(client)
     const cause = error ?? new errors.FST_MQTT_CONNECTION(
       wasUp ? 'the connection was closed' : 'the broker closed the connection before it answered')
     this.#lastError = cause
@@ -270,11 +292,24 @@ export class Connection implements BrokerLink {
   }
 }
 
-const noLimits: BrokerLimits = { maximumQoS: 2, retainAvailable: true, maximumPacketSize: Infinity }
+const noLimits: BrokerLimits = {
+  maximumQoS: 2, retainAvailable: true, maximumPacketSize: Infinity, receiveMaximum: 65_535
+}
 
 /** CONNACK "unacceptable protocol version", of 3.1.1 and of 5. */
 function isVersionRefusal (error: Error): boolean {
   return 'code' in error && (error.code === 1 || error.code === 0x84)
+}
+
+function isReset (error: Error): boolean {
+  return 'code' in error && (error.code === 'ECONNRESET' || error.code === 'EPIPE')
+}
+
+/** TLS without keys and passphrases, which stay in the context, where no log can find them. */
+function secureOptions ({ servername, rejectUnauthorized, ...tls }: TlsOptions): IClientOptions {
+  const certificates = defined(tls)
+  const secureContext = Object.keys(certificates).length === 0 ? undefined : createSecureContext(certificates)
+  return defined({ servername, rejectUnauthorized, secureContext }) as IClientOptions
 }
 
 /** The properties in the form of mqtt-packet: an empty `userProperties` would make its publish hang. */

@@ -4,6 +4,7 @@ import type { OutgoingPublish } from './connection.ts'
 /** What the outbox needs from whoever holds the connection. */
 export interface PublishPort {
   readonly isUp: boolean
+  readonly limits: { readonly receiveMaximum: number }
   send (publish: OutgoingPublish, settle: (error?: Error) => void): number | undefined
   forget (packetId: number): void
 }
@@ -23,6 +24,9 @@ export class Outbox {
   readonly #broker: string
   readonly #waiting = new Set<Departure>()
   readonly #idle: (() => void)[] = []
+  /** What the broker's receive maximum holds back, in order. */
+  readonly #queue: Departure[] = []
+  #inFlight = 0
   #isClosed = false
 
   constructor (port: PublishPort, broker: string) {
@@ -39,15 +43,13 @@ export class Outbox {
     if (patience.signal?.aborted === true) throw aborted(patience.signal)
     if (!this.#port.isUp) throw new errors.FST_MQTT_OFFLINE(this.#broker)
     await new Promise<void>((resolve, reject) => {
-      const departure = new Departure(resolve, reject, () => this.#left(departure))
+      const departure = new Departure(publish, resolve, reject, () => this.#left(departure))
       this.#waiting.add(departure)
-      const settle = (error?: Error) => {
-        departure.settle(error === undefined ? undefined : this.#explain(error, publish.topic))
-      }
-      try {
-        departure.packetId = this.#port.send(publish, settle)
-      } catch (error) {
-        settle(error as Error)
+      if (publish.qos === 0) {
+        this.#depart(departure)
+      } else {
+        this.#queue.push(departure)
+        this.#send()
       }
       // With QoS 0 it is mostly settled by now.
       if (!departure.isSettled) departure.watch(patience, () => this.#forget(departure))
@@ -80,8 +82,35 @@ export class Outbox {
     for (const departure of this.#waiting) departure.settle(new errors.FST_MQTT_CLOSED(this.#broker))
   }
 
+  /** As many as the broker takes now; a 21st message would be refused by a Mosquitto as it comes. */
+  #send (): void {
+    while (this.#port.isUp && !this.#isClosed && this.#inFlight < this.#port.limits.receiveMaximum) {
+      const departure = this.#queue.shift()
+      if (departure === undefined) return
+      if (!departure.isSettled) this.#depart(departure)
+    }
+  }
+
+  #depart (departure: Departure): void {
+    const { publish } = departure
+    departure.isInFlight = publish.qos > 0
+    if (departure.isInFlight) this.#inFlight++
+    const settle = (error?: Error) => {
+      departure.settle(error === undefined ? undefined : this.#explain(error, publish.topic))
+    }
+    try {
+      departure.packetId = this.#port.send(publish, settle)
+    } catch (error) {
+      settle(error as Error)
+    }
+  }
+
   #left (departure: Departure): void {
     this.#waiting.delete(departure)
+    if (departure.isInFlight) {
+      this.#inFlight--
+      this.#send()
+    }
     if (this.#waiting.size === 0) for (const resolve of this.#idle.splice(0)) resolve()
   }
 
@@ -98,7 +127,9 @@ export class Outbox {
 
 /** One publish on its way, which settles once. */
 class Departure {
+  readonly publish: OutgoingPublish
   packetId: number | undefined
+  isInFlight = false
   isSettled = false
   readonly #resolve: () => void
   readonly #reject: (error: Error) => void
@@ -107,7 +138,10 @@ class Departure {
   #signal: AbortSignal | undefined
   #onAbort: (() => void) | undefined
 
-  constructor (resolve: () => void, reject: (error: Error) => void, onSettled: () => void) {
+  constructor (
+    publish: OutgoingPublish, resolve: () => void, reject: (error: Error) => void, onSettled: () => void
+  ) {
+    this.publish = publish
     this.#resolve = resolve
     this.#reject = reject
     this.#onSettled = onSettled

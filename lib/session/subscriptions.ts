@@ -6,6 +6,7 @@ import type { SubscribeOptions } from './connection.ts'
 /** What the subscription book needs from whoever holds the connection. */
 export interface SubscribePort {
   readonly version: 4 | 5
+  readonly limits: { readonly maximumPacketSize: number }
   subscribe (filters: readonly string[], options: SubscribeOptions): Promise<readonly number[]>
   unsubscribe (filters: readonly string[]): Promise<void>
 }
@@ -20,6 +21,7 @@ export type OnRefused = (refused: RefusedFilter) => void
 export class SubscriptionBook {
   readonly #port: SubscribePort
   readonly #onRefused: OnRefused
+  readonly #answerTimeoutMs: number
   readonly #wanted = new Map<string, Want>()
   readonly #granted = new Map<string, Grant>()
   readonly #refused = new Map<string, RefusedFilter>()
@@ -29,9 +31,10 @@ export class SubscriptionBook {
   /** Counts connections, so that an answer of an earlier one changes nothing. */
   #connection = 0
 
-  constructor (port: SubscribePort, onRefused: OnRefused) {
+  constructor (port: SubscribePort, onRefused: OnRefused, answerTimeoutMs = 5_000) {
     this.#port = port
     this.#onRefused = onRefused
+    this.#answerTimeoutMs = answerTimeoutMs
   }
 
   /**
@@ -102,12 +105,15 @@ export class SubscriptionBook {
       const surplus = [...this.#granted.keys()].filter((filter) => !this.#wanted.has(filter))
       const missing = this.#missing()
       if (!this.#isUp || (surplus.length === 0 && missing.length === 0)) break
+      const { maximumPacketSize } = this.#port.limits
       if (surplus.length > 0) {
-        await this.#unsubscribe(surplus)
+        const packets = chunks(surplus, maximumPacketSize)
+        await Promise.all(packets.map((filters) => this.#unsubscribe(filters)))
         // Much may have changed meanwhile: the wishes, and the connection.
         continue
       }
-      await Promise.all(batches(missing).map((batch) => this.#subscribe(batch, connection)))
+      const due = batches(missing, maximumPacketSize)
+      await Promise.all(due.map((batch) => this.#subscribe(batch, connection)))
     }
     this.#isWorking = false
     if (this.#isUp) for (const resolve of this.#waiting.splice(0)) resolve()
@@ -116,9 +122,10 @@ export class SubscriptionBook {
   async #unsubscribe (filters: readonly string[]): Promise<void> {
     for (const filter of filters) this.#granted.delete(filter)
     try {
-      await this.#port.unsubscribe(filters)
+      await this.#answer(this.#port.unsubscribe(filters))
     } catch {
-      // The connection is gone, and its subscriptions with it.
+      // The connection is gone, and its subscriptions with it; or the broker does not answer, which has to
+      // cost no other filter.
     }
   }
 
@@ -130,13 +137,33 @@ export class SubscriptionBook {
       }
       return
     }
+    const [first = ''] = filters
+    if (packetSize(first) > this.#port.limits.maximumPacketSize) {
+      this.#refuse(first, undefined, 'it is larger than the packets that the broker accepts')
+      return
+    }
     try {
-      const codes = await this.#port.subscribe(filters, options)
+      const codes = await this.#answer(this.#port.subscribe(filters, options))
       if (connection === this.#connection) this.#note(filters, options, codes)
     } catch (error) {
       // A lost connection is followed by another; otherwise the filter must not be asked for without end.
       if (connection !== this.#connection || !this.#isUp) return
       for (const filter of filters) this.#refuse(filter, undefined, describeError(error))
+    }
+  }
+
+  /** No answer is no reason to wait for ever. */
+  async #answer<T> (answer: Promise<T>): Promise<T> {
+    let timer: NodeJS.Timeout | undefined
+    const deadline = new Promise<never>((_resolve, reject) => {
+      timer = setTimeout(() => {
+        reject(new errors.FST_MQTT_CONNECTION(`no answer within ${this.#answerTimeoutMs} ms`))
+      }, this.#answerTimeoutMs)
+    })
+    try {
+      return await Promise.race([answer, deadline])
+    } finally {
+      clearTimeout(timer)
     }
   }
 
@@ -208,29 +235,48 @@ function difference (a: SubscribeOptions, b: SubscribeOptions) {
   return (['noLocal', 'retainAsPublished', 'retainHandling'] as const).find((key) => a[key] !== b[key])
 }
 
-/** Filters of one SUBSCRIBE: some brokers limit their number, and one packet has one result for each. */
+/** Filters of one packet: some brokers limit their number. */
 const batchSize = 100
 
 interface Batch {
   readonly options: SubscribeOptions
-  readonly filters: string[]
+  readonly filters: readonly string[]
 }
 
-function batches (wants: readonly Want[]): Batch[] {
-  const open = new Map<string, Batch>()
-  const all: Batch[] = []
+/** Filters with the same options, in packets that the broker accepts. */
+function batches (wants: readonly Want[], maximumPacketSize: number): Batch[] {
+  const groups = new Map<string, { options: SubscribeOptions, filters: string[] }>()
   for (const { filter, options } of wants) {
     const { qos, noLocal, retainAsPublished, retainHandling } = options
     const key = `${qos}${noLocal}${retainAsPublished}${retainHandling}`
-    let batch = open.get(key)
-    if (batch === undefined || batch.filters.length === batchSize) {
-      batch = { options, filters: [] }
-      open.set(key, batch)
-      all.push(batch)
+    const group = groups.get(key) ?? { options, filters: [] }
+    group.filters.push(filter)
+    groups.set(key, group)
+  }
+  return [...groups.values()].flatMap(({ options, filters }) =>
+    chunks(filters, maximumPacketSize).map((chunk) => ({ options, filters: chunk })))
+}
+
+/** A filter that is too large for any packet has one of its own. */
+function chunks (filters: readonly string[], maximumPacketSize: number): string[][] {
+  const all: string[][] = []
+  let size = 0
+  for (const filter of filters) {
+    const last = all.at(-1)
+    size += packetSize(filter)
+    if (last === undefined || last.length === batchSize || size > maximumPacketSize) {
+      all.push([filter])
+      size = packetSize(filter)
+    } else {
+      last.push(filter)
     }
-    batch.filters.push(filter)
   }
   return all
+}
+
+/** The most that a packet with one filter takes: header, identifier, properties, the filter, its options. */
+function packetSize (filter: string): number {
+  return 5 + 2 + 1 + 2 + Buffer.byteLength(filter) + 1
 }
 
 /** Whether a 3.1.1 connection cannot do what is asked. */

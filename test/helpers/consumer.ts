@@ -10,7 +10,7 @@ const run = promisify(execFile)
 
 const uses = `
 const fastify = Fastify()
-await fastify.register(multimqtt, { start: 'manual', prefix: 'p' })
+await fastify.register(multimqtt, { url: createMemoryBroker().url, start: 'manual', prefix: 'p' })
 const topic = fastify.mqtt.topic('a/<int:id>', { name: 'a', payload: Type.Object({ x: Type.Number() }) }, (message) => {
   const id: number = message.params.id
   const x: number = message.payload.x
@@ -27,10 +27,12 @@ const files: Readonly<Record<string, string>> = {
   'import.mjs': `import Fastify from 'fastify'
 import { Type } from '@sinclair/typebox'
 import multimqtt, { defineTopic, errors } from 'fastify-multimqtt'
+import { createMemoryBroker } from 'fastify-multimqtt/testing'
 ${untyped}`,
   'require.cjs': `const Fastify = require('fastify')
 const { Type } = require('@sinclair/typebox')
 const { default: multimqtt, defineTopic, errors } = require('fastify-multimqtt')
+const { createMemoryBroker } = require('fastify-multimqtt/testing')
 async function main () {
   // Fastify takes the module itself too.
   const other = Fastify()
@@ -41,6 +43,7 @@ main()`,
   'typed.ts': `import Fastify from 'fastify'
 import { Type } from '@sinclair/typebox'
 import multimqtt, { defineTopic, errors, type Mqtt } from 'fastify-multimqtt'
+import { createMemoryBroker } from 'fastify-multimqtt/testing'
 declare module 'fastify-multimqtt' {
   interface MqttTopics { room: 'room/<name>' }
   interface MqttInstances { telemetry: Mqtt }

@@ -1,0 +1,2 @@
+export type * from '../../types/testing.ts'
+export { createMemoryBroker } from './memory-broker.ts'

@@ -1,0 +1,194 @@
+import assert from 'node:assert/strict'
+import { suite, test, type TestContext } from 'node:test'
+import { Type } from '@sinclair/typebox'
+import type { Message } from '../lib/index.ts'
+import { createMemoryBroker } from '../lib/testing/index.ts'
+import { createApp, inbox } from './helpers/app.ts'
+import { mosquittoMissing, startMosquitto } from './helpers/mosquitto.ts'
+
+// What an application sees of a broker: the same on the memory broker and on Mosquitto, by one switch.
+const brokers: Record<string, { skip: string | false, url: (t: TestContext) => Promise<string> }> = {
+  'the memory broker': { skip: false, url: async () => createMemoryBroker().url },
+  Mosquitto: { skip: mosquittoMissing, url: async (t) => (await startMosquitto(t)).url }
+}
+
+for (const [name, { skip, url: start }] of Object.entries(brokers)) {
+  suite(`an application on ${name}`, { skip }, () => {
+    test('receives what it publishes, with prefix, params, payload and properties', async (t) => {
+      const { fastify } = await createApp(t, { url: `${await start(t)}/site` })
+      const seen = inbox<Message<{ id: number }, { on: boolean }>>()
+      const lamp = fastify.mqtt.topic('lamp/<int:id>', {
+        qos: 2, payload: Type.Object({ on: Type.Boolean() })
+      }, seen.put)
+      await fastify.ready()
+      assert.deepEqual(fastify.mqtt.health().subscriptions.granted, [{ filter: 'site/lamp/+', qos: 2 }])
+      await lamp.publish({ id: 7 }, { on: true }, { qos: 1, properties: { userProperties: { a: 'b' } } })
+      const message = await seen.next()
+      assert.deepEqual([message.params.id, message.payload.on, message.absoluteTopic, message.qos, message.retain],
+        [7, true, 'site/lamp/7', 1, false])
+      assert.equal(message.properties.contentType, 'application/json')
+      assert.deepEqual({ ...message.properties.userProperties }, { a: 'b' })
+    })
+
+    test('gets the lower of the two qualities of service', async (t) => {
+      const { fastify } = await createApp(t, { url: await start(t) })
+      const seen = inbox<number>()
+      fastify.mqtt.topic('low', (message) => seen.put(message.qos))
+      fastify.mqtt.topic('high', { qos: 2 }, (message) => seen.put(message.qos))
+      await fastify.ready()
+      await fastify.mqtt.publish('low', '', { qos: 2 })
+      assert.equal(await seen.next(), 0)
+      await fastify.mqtt.publish('high', '', { qos: 1 })
+      assert.equal(await seen.next(), 1)
+    })
+
+    test('gets retained messages when it subscribes and wants them, none that was cleared', async (t) => {
+      const { fastify } = await createApp(t, { url: await start(t) })
+      await fastify.ready()
+      for (const topic of ['kept/a', 'kept/b', 'kept/c']) {
+        await fastify.mqtt.publish(topic, topic, { retain: true, qos: 1 })
+      }
+      await fastify.mqtt.publish('kept/b', '', { retain: true, qos: 1 })
+      await fastify.mqtt.publish('kept/c', 'newer', { retain: true, qos: 1 })
+      const seen = inbox<[string, boolean]>()
+      fastify.mqtt.topic('kept/+', { qos: 1 }, (message) => seen.put([message.text(), message.retain]))
+      fastify.mqtt.topic('kept/#', { retainHandling: 2 }, (message) => {
+        if (message.retain) assert.fail('not wanted')
+      })
+      await fastify.mqtt.connect()
+      const got = [await seen.next(), await seen.next()].sort()
+      assert.deepEqual(got, [['kept/a', true], ['newer', true]])
+      await fastify.mqtt.publish('kept/a', 'live', { retain: true })
+      assert.deepEqual(await seen.next(), ['live', false])
+    })
+
+    test('sees the retain flag as it was published if it asks for that', async (t) => {
+      const { fastify } = await createApp(t, { url: await start(t) })
+      const seen = inbox<boolean>()
+      fastify.mqtt.topic('a', { retainAsPublished: true }, (message) => seen.put(message.retain))
+      await fastify.ready()
+      await fastify.mqtt.publish('a', 'x', { retain: true })
+      assert.equal(await seen.next(), true)
+    })
+
+    test('does not get its own messages back with noLocal', async (t) => {
+      const url = await start(t)
+      const [{ fastify: one }, { fastify: two }] = [await createApp(t, { url }), await createApp(t, { url })]
+      const seen = inbox<string>()
+      one.mqtt.topic('a', { noLocal: true, qos: 1 }, (message) => seen.put(message.text()))
+      await Promise.all([one.ready(), two.ready()])
+      await one.mqtt.publish('a', 'own', { qos: 1 })
+      await two.mqtt.publish('a', 'other', { qos: 1 })
+      assert.equal(await seen.next(), 'other')
+    })
+
+    test('shares the messages of a group with another, each comes once', async (t) => {
+      const url = await start(t)
+      const seen = inbox<string>()
+      const apps = []
+      for (const label of ['one', 'two']) {
+        const { fastify } = await createApp(t, { url: `${url}/p` })
+        fastify.mqtt.topic('$share/group/job/<int:n>', { qos: 1 }, ({ params }) => seen.put(`${label} ${params.n}`))
+        await fastify.ready()
+        apps.push(fastify)
+      }
+      for (let n = 0; n < 6; n++) await apps[0]?.mqtt.publish(`job/${n}`, '', { qos: 1 })
+      const got = []
+      for (let n = 0; n < 6; n++) got.push((await seen.next()).split(' '))
+      assert.deepEqual(got.map(([, n]) => Number(n)).sort(), [0, 1, 2, 3, 4, 5])
+      assert.deepEqual(new Set(got.map(([label]) => label)), new Set(['one', 'two']))
+    })
+
+    test('gets no topic that begins with $ through a wildcard in front, nor what it has unsubscribed', async (t) => {
+      const { fastify } = await createApp(t, { url: await start(t) })
+      const seen = inbox<string>()
+      fastify.mqtt.topic('+/x', (message) => seen.put(message.topic))
+      const gone = fastify.mqtt.topic('gone', (message) => seen.put(message.topic))
+      await fastify.ready()
+      gone.remove()
+      await fastify.mqtt.connect()
+      await fastify.mqtt.publish('$own/x', '', { absolute: true })
+      await fastify.mqtt.publish('gone', '')
+      await fastify.mqtt.publish('a/x', '')
+      assert.equal(await seen.next(), 'a/x')
+    })
+  })
+}
+
+test('createMemoryBroker: tells what was published, and plays a device', async (t) => {
+  const broker = createMemoryBroker()
+  const { fastify } = await createApp(t, { url: `${broker.url}/site` })
+  fastify.mqtt.topic('ask/<int:n>', async ({ params }) => {
+    await fastify.mqtt.publish(`answer/${params.n}`, { twice: params.n * 2 }, { qos: 1, retain: true })
+  })
+  await fastify.ready()
+  assert.equal(fastify.mqtt.health().broker, broker.url)
+  assert.equal(fastify.mqtt.health().protocolVersion, 5)
+  broker.publish('site/ask/21')
+  const answer = await broker.next()
+  assert.deepEqual([answer.topic, answer.json(), answer.text(), answer.qos, answer.retain],
+    ['site/answer/21', { twice: 42 }, '{"twice":42}', 1, true])
+  assert.deepEqual([...broker.retained], [['site/answer/21', Buffer.from('{"twice":42}')]])
+  await fastify.mqtt.publish('x', '')
+  assert.equal((await broker.next()).topic, 'site/x')
+  assert.equal(broker.published.length, 2)
+  await assert.rejects(broker.next(10), { message: 'nothing was published within 10 ms' })
+  await fastify.mqtt.publish('late', '')
+  assert.equal((await broker.next()).topic, 'site/late')
+  assert.throws(() => broker.publish('a/+'), { code: 'FST_MQTT_TOPIC_NAME' })
+})
+
+test('createMemoryBroker: a cut connection comes back, subscribed again', async (t) => {
+  const broker = createMemoryBroker()
+  const { fastify, logged } = await createApp(t, { url: broker.url })
+  const seen = inbox<string>()
+  fastify.mqtt.topic('a', (message) => seen.put(message.text()))
+  await fastify.ready()
+  await logged(/connected to memory:/)
+  broker.disconnect()
+  await logged(/lost the connection to memory:/)
+  await logged(/connected to memory:/)
+  await fastify.mqtt.connect()
+  broker.publish('a', 'again')
+  assert.equal(await seen.next(), 'again')
+  broker.close()
+  await logged(/lost the connection/)
+  assert.equal(fastify.mqtt.status, 'offline')
+})
+
+test('createMemoryBroker: a name that there is not, or not any more, is an error that says where names come from', async (t) => {
+  const broker = createMemoryBroker()
+  broker.close()
+  for (const url of ['memory://nobody', broker.url]) {
+    await assert.rejects(createApp(t, { url }), {
+      code: 'FST_MQTT_OPTIONS_INVALID', message: /no memory broker memory:.*createMemoryBroker\(\) of fastify-multimqtt\/testing/
+    })
+  }
+})
+
+test('createMemoryBroker: an application that closes leaves it', async (t) => {
+  const broker = createMemoryBroker()
+  const { fastify } = await createApp(t, { url: broker.url })
+  const seen: string[] = []
+  fastify.mqtt.topic('a', (message) => { seen.push(message.topic) })
+  await fastify.ready()
+  await fastify.close()
+  broker.publish('a')
+  await new Promise((resolve) => setImmediate(resolve))
+  assert.deepEqual(seen, [])
+  assert.equal(fastify.mqtt.status, 'closed')
+})
+
+test('createMemoryBroker: a subscription under way when the connection is cut is made again', async (t) => {
+  const broker = createMemoryBroker()
+  const { fastify } = await createApp(t, { url: broker.url })
+  const seen = inbox<string>()
+  await fastify.ready()
+  fastify.mqtt.topic('a', (message) => seen.put(message.topic))
+  fastify.mqtt.topic('b', () => {}).remove()
+  await Promise.resolve()
+  broker.disconnect()
+  await fastify.mqtt.connect()
+  broker.publish('a')
+  assert.equal(await seen.next(), 'a')
+})
