@@ -184,7 +184,10 @@ interface Heard {
   readonly topic: string
   readonly raw: Buffer
   readonly qos: number
-  readonly properties: { readonly contentType?: string | undefined, readonly correlationData?: Buffer | undefined }
+  readonly properties: {
+    readonly contentType?: string | undefined
+    readonly correlationData?: Buffer | undefined
+  }
   text (): string
   json (): unknown
 }
@@ -212,7 +215,8 @@ async function startDevice (t: TestContext, url: string): Promise<Device> {
   fastify.mqtt.topic('#', { qos: 2, noLocal: true }, (message) => heard.put(message))
   await fastify.ready()
   return {
-    send: async (topic, payload, options) => await fastify.mqtt.publish(topic, payload, { qos: 1, ...options }),
+    send: async (topic, payload, options) =>
+      await fastify.mqtt.publish(topic, payload, { qos: 1, ...options }),
     heard: (filter) => {
       const pattern = new RegExp(`^${filter.replaceAll('+', '[^/]*')}$`)
       return heard.take(({ topic }) => pattern.test(topic), `message on ${filter}`)

@@ -24,8 +24,8 @@ for (const [name, { skip, url: start }] of Object.entries(brokers)) {
       assert.deepEqual(fastify.mqtt.health().subscriptions.granted, [{ filter: 'site/lamp/+', qos: 2 }])
       await lamp.publish({ id: 7 }, { on: true }, { qos: 1, properties: { userProperties: { a: 'b' } } })
       const message = await seen.next()
-      assert.deepEqual([message.params.id, message.payload.on, message.absoluteTopic, message.qos, message.retain],
-        [7, true, 'site/lamp/7', 1, false])
+      const { params, payload, absoluteTopic, qos, retain } = message
+      assert.deepEqual([params.id, payload.on, absoluteTopic, qos, retain], [7, true, 'site/lamp/7', 1, false])
       assert.equal(message.properties.contentType, 'application/json')
       assert.deepEqual({ ...message.properties.userProperties }, { a: 'b' })
     })

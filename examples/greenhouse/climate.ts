@@ -46,6 +46,7 @@ export async function climate (fastify: FastifyInstance): Promise<void> {
     { schema: { body: Celsius } },
     async ({ params, body }, reply) => {
       await target.publish({ zone: params.zone }, body, { retain: true })
-      return await reply.code(202).send({ sentTo: target.topicFor({ zone: params.zone }, { absolute: true }) })
+      const sentTo = target.topicFor({ zone: params.zone }, { absolute: true })
+      return await reply.code(202).send({ sentTo })
     })
 }

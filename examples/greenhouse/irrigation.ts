@@ -15,7 +15,8 @@ export async function irrigation (fastify: FastifyInstance): Promise<void> {
   fastify.mqtt.topic('bed/<int:bed>/moisture', { qos: 1, params: Bed, payload: Percent }, async (message) => {
     const { params: { bed }, payload: { percent } } = message
     state.moisture.set(bed, percent)
-    if (percent < 30 && state.tank > 0) await valve.publish({ bed }, { seconds: Math.ceil(30 - percent) * 10 })
+    if (percent >= 30 || state.tank <= 0) return
+    await valve.publish({ bed }, { seconds: Math.ceil(30 - percent) * 10 })
   })
   fastify.mqtt.topic('tank/level', { qos: 1, payload: Litres }, async ({ payload: { litres } }) => {
     state.tank = litres

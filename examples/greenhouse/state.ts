@@ -42,7 +42,8 @@ export function createState (): State {
     scene: 'day',
     summary () {
       const { visitors, tank, scene } = this
-      return { visitors, tank, scene, alarms: [...this.alarms.keys()], rejected: Object.fromEntries(this.rejected) }
+      const rejected = Object.fromEntries(this.rejected)
+      return { visitors, tank, scene, alarms: [...this.alarms.keys()], rejected }
     }
   }
 }
