@@ -202,7 +202,10 @@ function compilerOptions (): ts.CompilerOptions {
     declarationMap: false,
     noUnusedLocals: false,
     noUnusedParameters: false,
-    paths: { 'fastify-multimqtt': [join(root, 'lib/index.ts')] }
+    paths: {
+      'fastify-multimqtt': [join(root, 'lib/index.ts')],
+      'fastify-multimqtt/testing': [join(root, 'lib/testing/index.ts')]
+    }
   }
 }
 

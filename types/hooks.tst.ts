@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'tstyche'
 import { Type } from '@sinclair/typebox'
 import type { FastifyInstance } from 'fastify'
-import type { AnyMessage, InjectResult, OutgoingMessage, Settlement, TopicRegistration } from './index.ts'
+import type { AnyMessage, InjectResult, ListedTopic, OutgoingMessage, Settlement, TopicRegistration } from './index.ts'
 
 declare const fastify: FastifyInstance
 
@@ -55,5 +55,13 @@ describe('inject()', () => {
     expect(fastify.mqtt.inject({ topic: 'a', payload: { any: 'thing' }, qos: 1 })).type.toBe<Promise<InjectResult>>()
     expect(fastify.mqtt.inject).type.not.toBeCallableWith({ payload: 'x' })
     expect(fastify.mqtt.inject).type.not.toBeCallableWith({ topic: 'a', qos: 3 })
+  })
+})
+
+describe('topics()', () => {
+  test('gives plain data', () => {
+    expect(fastify.mqtt.topics()).type.toBe<ListedTopic[]>()
+    expect(fastify.mqtt.topics()[0]).type.toBe<ListedTopic | undefined>()
+    expect(fastify.mqtt.printTopics()).type.toBe<string>()
   })
 })

@@ -1,0 +1,62 @@
+import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { fileURLToPath } from 'node:url'
+
+const here = join(fileURLToPath(import.meta.url), '..')
+const cli = join(here, '..', 'lib', 'cli.js')
+const fixture = (name: string) => join(here, 'fixtures', 'cli', `${name}.js`)
+
+async function run (...args: string[]): Promise<{ code: number, stdout: string, stderr: string }> {
+  return await new Promise((resolve) => {
+    const child = execFile(process.execPath, [cli, ...args], { timeout: 20_000 }, (_error, stdout, stderr) =>
+      resolve({ code: child.exitCode ?? -1, stdout, stderr }))
+  })
+}
+
+for (const [name, expected] of [
+  ['instance', 'filter         qos  pattern          scope  name    payload\nsite/sensor/+  1    sensor/<int:id>  -      sensor  -\n'],
+  ['factory', 'filter          qos  pattern         scope  name  payload\nfrom/a/factory  0    from/a/factory  -      -     -\n'],
+  ['plugin', 'filter         qos  pattern        scope  name  payload\nfrom/a/plugin  0    from/a/plugin  -      -     -\n']
+] as const) {
+  test(`topics: lists the topics of an application that exports its ${name}, without a broker`, async () => {
+    assert.deepEqual(await run('topics', fixture(name)), { code: 0, stdout: expected, stderr: '' })
+  })
+}
+
+test('topics: --json is what topics() gives, --namespace chooses the connection', async () => {
+  const { code, stdout } = await run('topics', fixture('instance'), '--json', '--namespace', 'other')
+  assert.equal(code, 0)
+  const [topic, ...others] = JSON.parse(stdout) as { pattern: string, filter: string }[]
+  assert.deepEqual([topic?.pattern, topic?.filter, others], ['elsewhere', 'elsewhere', []])
+})
+
+test('--help: tells how it is used', async () => {
+  const { code, stdout } = await run('--help')
+  assert.equal(code, 0)
+  assert.match(stdout, /^fastify-multimqtt topics <app\.js>/)
+})
+
+for (const [args, code, message] of [
+  [[], 2, /unknown command '', there is topics/],
+  [['topic', 'x'], 2, /unknown command 'topic'/],
+  [['topics'], 2, /topics takes one file/],
+  [['topics', 'a', 'b'], 2, /topics takes one file/],
+  [['topics', 'x', '--jsn'], 2, /Unknown option '--jsn'/],
+  [['topics', fixture('nothing')], 2, /exports no Fastify instance, and no function, by default or as app/],
+  [['topics', fixture('wrong-factory')], 2, /returns no Fastify instance/],
+  [['topics', fixture('without-mqtt')], 2, /the application has no fastify\.mqtt/],
+  [['topics', fixture('instance'), '--namespace', 'nobody'], 2, /there is no namespace 'nobody'/],
+  [['topics', fixture('instance'), '--namespace', 'publish'], 2, /there is no namespace 'publish'/],
+  [['topics', fixture('broken')], 1, /^the application is broken\n$/],
+  [['topics', fixture('missing')], 1, /Cannot find module/]
+] as const) {
+  test(`errors: ${args.map((arg) => arg.replace(/.*\//, '')).join(' ') || 'no command'} ends with ${code} and says why`, async () => {
+    const result = await run(...args)
+    assert.equal(result.code, code)
+    assert.equal(result.stdout, '')
+    assert.match(result.stderr, message)
+    assert.equal(result.stderr.includes('fastify-multimqtt topics <app.js>'), code === 2)
+  })
+}
