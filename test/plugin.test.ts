@@ -166,6 +166,8 @@ for (const { name, start, cause } of [
       assert.doesNotMatch(inspect(error, { depth: 10 }) + JSON.stringify(lines), /secret-password/)
       return true
     })
+    // What has failed is taken down; to wait for that is the same as to close.
+    await fastify.mqtt.close()
     assert.equal(fastify.mqtt.status, 'closed')
   })
 }

@@ -230,7 +230,7 @@ function tlsOf (options: MultimqttOptions, protocol: Address['protocol']): TlsOp
   const { tls } = options
   if (tls === undefined) return {}
   if (protocol !== 'mqtts' && protocol !== 'wss') {
-    throw invalid('tls', `the protocol is ${protocol}, which has no TLS: use mqtts or wss`)
+    throw invalid('tls', `the protocol is ${protocol}, which has no TLS: use ${protocol === 'ws' ? 'wss' : 'mqtts'}`)
   }
   try {
     createSecureContext(defined(tls))
