@@ -1,8 +1,8 @@
 import type { PublishProperties, QoS } from '../../types/message.ts'
 import { errors } from '../errors.ts'
 import { maxRemainingLength, propertiesProblem, publishSize, qosProblem, topicNameProblem } from '../guard.ts'
-import { booleanNamed, describe, kindOf, recordProblem, type Checks } from '../values.ts'
-import type { BrokerLimits, OutgoingPublish } from './connection.ts'
+import { booleanNamed, defined, describe, kindOf, recordProblem, type Checks } from '../values.ts'
+import type { BrokerLimits, OutgoingPublish } from './link.ts'
 
 /** The options of a publish, checked. */
 export interface CheckedPublishOptions {
@@ -12,6 +12,8 @@ export interface CheckedPublishOptions {
   readonly absolute: boolean
   readonly timeoutMs: number | undefined
   readonly signal: AbortSignal | undefined
+  /** Of the codec; left out where there are no properties. `properties` may have another. */
+  readonly contentType?: string | undefined
 }
 
 /** @throws `FST_MQTT_PUBLISH_OPTIONS` */
@@ -44,29 +46,44 @@ const checks: Checks = {
 }
 
 /**
- * The PUBLISH for an absolute topic name, after the last checks: those that the connection decides.
+ * The PUBLISH for an absolute topic name, after the last check of the guard.
  *
- * @throws `FST_MQTT_TOPIC_NAME`, `FST_MQTT_NEEDS_MQTT5`, `FST_MQTT_BROKER_LIMIT`
+ * @throws `FST_MQTT_TOPIC_NAME`
  */
-export function preparePublish (
-  topic: string,
-  payload: Buffer,
-  options: CheckedPublishOptions,
-  connection: { readonly version: 4 | 5, readonly limits: BrokerLimits }
-): OutgoingPublish {
-  const { qos, retain, properties } = options
+export function preparePublish (topic: string, payload: Buffer, options: CheckedPublishOptions): OutgoingPublish {
   const problem = topicNameProblem(topic)
   if (problem !== undefined) throw new errors.FST_MQTT_TOPIC_NAME(topic, problem)
-  if (connection.version === 4 && Object.values(properties ?? {}).some((value) => value !== undefined)) {
+  const { qos, retain, properties, contentType } = options
+  return { topic, payload, qos, retain, properties, contentType }
+}
+
+/** What a PUBLISH has as its properties on the wire. */
+export function sentProperties (publish: OutgoingPublish, version: 4 | 5): PublishProperties | undefined {
+  const { contentType, properties } = publish
+  if (version === 4 || contentType === undefined) return version === 4 ? undefined : properties
+  return properties === undefined ? { contentType } : { contentType, ...defined(properties) }
+}
+
+/**
+ * What only the connection can say: its version, and the limits of the broker.
+ *
+ * @throws `FST_MQTT_NEEDS_MQTT5`, `FST_MQTT_BROKER_LIMIT`
+ */
+export function assertBrokerAccepts (
+  publish: OutgoingPublish, { version, limits }: { readonly version: 4 | 5, readonly limits: BrokerLimits }
+): void {
+  const { topic, payload, qos, retain, properties } = publish
+  if (version === 4 && properties !== undefined && Object.values(properties).some((value) => value !== undefined)) {
     throw new errors.FST_MQTT_NEEDS_MQTT5('Properties of a publish')
   }
-  const size = publishSize(topic, payload.length, qos, properties, connection.version)
-  const { maximumQoS, retainAvailable, maximumPacketSize } = connection.limits
+  const { maximumQoS, retainAvailable, maximumPacketSize } = limits
   if (qos > maximumQoS) throw new errors.FST_MQTT_BROKER_LIMIT(`qos is ${qos}, the highest is ${maximumQoS}`)
   if (retain && !retainAvailable) throw new errors.FST_MQTT_BROKER_LIMIT('it keeps no retained messages')
   const maximum = Math.min(maximumPacketSize, maxRemainingLength)
+  // A topic has no more than 65,535 bytes: the usual message needs no counting.
+  if (properties === undefined && payload.length + 70_000 < maximum) return
+  const size = publishSize(topic, payload.length, qos, sentProperties(publish, version), version)
   if (size > maximum) {
     throw new errors.FST_MQTT_BROKER_LIMIT(`the packet has ${size} bytes, the largest is ${maximum}`)
   }
-  return { topic, payload, qos, retain, properties }
 }
