@@ -68,5 +68,5 @@ function flagsProblem (type: number, flags: number): string | undefined {
 export const mayCome: Readonly<Record<4 | 5, Uint8Array>> = { 4: firstBytes(4), 5: firstBytes(5) }
 
 function firstBytes (version: 4 | 5): Uint8Array {
-  return Uint8Array.from({ length: 256 }, (_, first) => Number(firstByteProblem(first, version) === undefined))
+  return Uint8Array.from({ length: 256 }, (_, first) => firstByteProblem(first, version) ? 0 : 1)
 }

@@ -59,7 +59,10 @@ export const publishProperties = tableOf({
 })
 
 /** PUBACK, PUBREC, PUBREL and PUBCOMP. */
-export const ackProperties = tableOf({ [counted]: [propertyId.reasonString], [pair]: [propertyId.userProperty] })
+export const ackProperties = tableOf({
+  [counted]: [propertyId.reasonString],
+  [pair]: [propertyId.userProperty]
+})
 
 function tableOf (idsOf: Readonly<Record<number, readonly number[]>>): PropertyTable {
   const table = new Uint8Array(256)
