@@ -97,6 +97,8 @@ export const errors = {
     'FST_MQTT_CONNECT_FAILED', 'Could not connect to %s within %s ms (%s): %s', 503),
   FST_MQTT_CONNECTION: createError<'FST_MQTT_CONNECTION', 503, [problem: string, options?: ErrorOptions]>(
     'FST_MQTT_CONNECTION', '%s', 503),
+  FST_MQTT_MALFORMED: createError<'FST_MQTT_MALFORMED', 502, [problem: string]>(
+    'FST_MQTT_MALFORMED', 'The broker sent what MQTT does not allow: %s', 502),
   FST_MQTT_CLOSED: createError<'FST_MQTT_CLOSED', 503, [broker: string]>(
     'FST_MQTT_CLOSED', 'The connection to %s is closed', 503)
 } as const

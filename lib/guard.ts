@@ -134,7 +134,8 @@ export function publishSize (
   return 1 + variableByteSize(remaining) + remaining
 }
 
-function propertiesSize (properties: PublishProperties): number {
+/** What the properties of a PUBLISH take, without their length. */
+export function propertiesSize (properties: PublishProperties): number {
   let size = 0
   if (properties.payloadFormatIndicator !== undefined) size += 2
   if (properties.messageExpiryInterval !== undefined) size += 5
@@ -149,7 +150,8 @@ function propertiesSize (properties: PublishProperties): number {
   return size
 }
 
-function variableByteSize (value: number): number {
+/** What a Variable Byte Integer takes [MQTT 5 §1.5.5]. */
+export function variableByteSize (value: number): number {
   return value < 128 ? 1 : value < 16_384 ? 2 : value < 2_097_152 ? 3 : 4
 }
 
