@@ -6,6 +6,7 @@ import {
   type AckType, type FrameSink, type PublishFrame, type PublishToEncode
 } from './frames.ts'
 import { highestLowId } from './ids.ts'
+import { faultCode, malformed } from './malformed.ts'
 import { ownPackets } from './own-packets.ts'
 import { isLarge, WriteBuffer } from './write-buffer.ts'
 
@@ -117,7 +118,7 @@ export class Wire extends Duplex implements FrameSink {
 
   onPublish (frame: PublishFrame): void {
     if (this.destroyed) return
-    if (!this.#isAccepted) throw new errors.FST_MQTT_MALFORMED('PUBLISH came before CONNACK')
+    if (!this.#isAccepted) throw malformed('PUBLISH came before CONNACK', faultCode.protocolError)
     this.#events.onPublish(frame)
   }
 
@@ -137,7 +138,7 @@ export class Wire extends Duplex implements FrameSink {
     if (this.destroyed) return
     const packet = this.#decode(frame)
     if (packet.cmd === 'connack') {
-      if (this.#isAccepted) throw new errors.FST_MQTT_MALFORMED('a second CONNACK came')
+      if (this.#isAccepted) throw malformed('a second CONNACK came', faultCode.protocolError)
       this.#onConnack(packet)
       if (this.destroyed) return
     } else if (packet.cmd === 'disconnect') {
@@ -214,7 +215,7 @@ export class Wire extends Duplex implements FrameSink {
     packets.on('error', (error: Error) => { result = error })
     packets.parse(frame)
     if (result !== undefined && !(result instanceof Error)) return result
-    throw new errors.FST_MQTT_MALFORMED(result?.message ?? 'a packet of an unknown kind')
+    throw malformed(result?.message ?? 'a packet of an unknown kind', faultCode.protocolError)
   }
 
   #onConnack (connack: IConnackPacket): void {
