@@ -24,12 +24,15 @@ const messages = 400_000
 /** Milliseconds for one process, about ten times of what it needs. */
 const processMs = 30_000
 
+const hookCounts = [1, 2, 5, 11] as const
+
 const variants: readonly Variant[] = [
   { name: 'raw-count', consumer: 'raw-count', version: 4, topics: 1_000 },
   { name: 'plugin-full', consumer: 'plugin-full', version: 4, topics: 1_000 },
   { name: 'raw-json', consumer: 'raw-json', version: 4, topics: 1_000 },
-  { name: 'plugin-hooks-1', consumer: 'plugin-hooks-1', version: 4, topics: 1_000 },
-  { name: 'plugin-hooks-11', consumer: 'plugin-hooks-11', version: 4, topics: 1_000 },
+  ...hookCounts.map((count) => (
+    { name: `plugin-hooks-${count}`, consumer: `plugin-hooks-${count}`, version: 4, topics: 1_000 } as const
+  )),
   { name: 'plugin-10000', consumer: 'plugin-10000', version: 4, topics: 1_000 },
   { name: 'plugin-full, 10,000 topics', consumer: 'plugin-full', version: 4, topics: 10_000 },
   { name: 'plugin-10000, 10,000 topics', consumer: 'plugin-10000', version: 4, topics: 10_000 },
@@ -110,9 +113,11 @@ function print (outcomes: ReadonlyMap<string, readonly Outcome[]>): void {
       range(cpu(name)),
       grouped(median((outcomes.get(name) ?? []).map(({ rate }) => rate)))
     ])))
-  const [one, eleven] = [cpu('plugin-hooks-1'), cpu('plugin-hooks-11')]
-  const perHook = eleven.map((value, round) => (value - (one[round] ?? NaN)) / 10)
-  console.log(`\nAn empty synchronous hook: ${median(perHook).toFixed(3)} µs (${range(perHook)}), goal ≤ 0.1`)
+  const without = cpu('plugin-full')
+  console.log(`\n${table(['empty synchronous hooks', 'µs for each', 'range', 'goal'], hookCounts.map((count) => {
+    const each = cpu(`plugin-hooks-${count}`).map((value, round) => (value - (without[round] ?? NaN)) / count)
+    return [String(count), median(each).toFixed(3), range(each), '≤ 0.1']
+  }))}`)
   console.log()
   console.log(table(['cost as a multiple', 'median', 'range', 'goal'], comparisons.map(({ name, of, to, goal }) => {
     const others = cpu(to)

@@ -137,23 +137,14 @@ export class Dispatcher {
   }
 
   #deliver (match: Match, incoming: Incoming, isShared: boolean): void {
-    const { handlers, lifecycle } = match.route
+    const { handlers } = match.route
+    const delivery: Delivery = { match, incoming, rejection: undefined }
     // Each handler has bytes of its own to change.
     const isAlone = handlers.length === 1 && !isShared
-    if (!lifecycle.isEmpty) {
-      const delivery: Delivery = { match, incoming, rejection: undefined }
-      for (const handler of handlers) {
-        const raw = isAlone ? incoming.payload : Buffer.from(incoming.payload)
-        const waiting = this.#pipeline.passage(handler, delivery, raw).go()
-        if (waiting !== undefined) this.#track(waiting)
-      }
-      return
-    }
     for (const handler of handlers) {
       const raw = isAlone ? incoming.payload : Buffer.from(incoming.payload)
-      const end = this.#pipeline.runBare(handler, match, incoming, raw)
-      if (end === 'rejected') return
-      if (end !== undefined) this.#track(end)
+      const waiting = this.#pipeline.passage(handler, delivery, raw).go()
+      if (waiting !== undefined) this.#track(waiting)
     }
   }
 

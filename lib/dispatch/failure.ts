@@ -41,7 +41,7 @@ export class Failures {
         current = thrown
       }
     }
-    const hooks = route.lifecycle.of('onError')
+    const hooks = route.lifecycle.hooks.onError
     if (hooks.length === 0) this.#log(route, current, message)
     for (const hook of hooks) {
       try {

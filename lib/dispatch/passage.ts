@@ -1,6 +1,6 @@
 import type { Settlement } from '../../types/hooks.ts'
 import type { Failures } from './failure.ts'
-import type { Hook } from './hooks.ts'
+import { acceptance, handling, type MessageHooks } from './hooks.ts'
 import type { ReceivedMessage } from './message.ts'
 import type { Delivery, HandlerEnd, MessageHandler } from './pipeline.ts'
 import { isThenable } from './thenable.ts'
@@ -12,26 +12,19 @@ export interface PassagePort {
   accept (delivery: Delivery, message: ReceivedMessage): void
 }
 
-// The stations of a message, in the order of types/hooks.ts.
-const onMessage = 0
-const preValidation = 1
-const acceptance = 2
-const preHandler = 3
-const handling = 4
-const end = 5
-
 /**
- * The way of one message to one handler through all hooks. It goes on at once until something has to be
- * waited for: hooks and handlers that are synchronous cost no promise (an async function in their place costs
- * 0.8 µs).
+ * The way of one message to one handler, step by step. It goes on at once until something has to be waited
+ * for: hooks and handlers that are synchronous cost no promise (an async function in their place costs
+ * 0.8 µs), and an empty hook costs 10 to 20 ns.
  */
 export class Passage {
   readonly #port: PassagePort
   readonly #delivery: Delivery
   readonly #message: ReceivedMessage
   readonly #handler: MessageHandler
+  readonly #hooks: MessageHooks
   readonly #startedAt: number
-  #station = onMessage
+  #next = 0
   #outcome: Settlement['outcome'] = 'handled'
   #error: unknown
   #returned: unknown
@@ -44,16 +37,22 @@ export class Passage {
     this.#delivery = delivery
     this.#message = message
     this.#handler = handler
+    this.#hooks = delivery.match.route.lifecycle.hooks
     // Two looks at the clock are 0.1 µs, for those who ask.
-    this.#startedAt = isTimed ? performance.now() : 0
+    this.#startedAt = isTimed || this.#hooks.onSettled.length > 0 ? performance.now() : 0
   }
 
   /** @returns a promise, which never rejects, if something has to be waited for */
   go (): Promise<void> | undefined {
+    const { steps } = this.#hooks
     try {
-      while (this.#station < end) {
-        const waiting = this.#pass(this.#station++)
-        if (waiting !== undefined) return this.#goOnAfter(waiting)
+      while (this.#next < steps.length) {
+        if (this.#message.isSkipped) {
+          this.#outcome = 'skipped'
+          break
+        }
+        const result = this.#take(steps[this.#next++])
+        if (isThenable(result)) return this.#goOnAfter(result)
       }
     } catch (thrown) {
       return this.#fail(thrown)
@@ -73,29 +72,14 @@ export class Passage {
     }
   }
 
-  #pass (station: number): PromiseLike<unknown> | undefined {
-    const { lifecycle } = this.#delivery.match.route
-    switch (station) {
-      case onMessage: return this.#run(lifecycle.of('onMessage'))
-      case preValidation: return this.#run(lifecycle.of('preValidation'))
-      case acceptance: return this.#accept()
-      case preHandler: return this.#run(lifecycle.of('preHandler'))
-      case handling: return this.#handle()
-      default: return undefined
-    }
-  }
-
-  #run (hooks: readonly Hook[], from = 0): PromiseLike<unknown> | undefined {
+  #take (step: MessageHooks['steps'][number] | undefined): unknown {
     const { server } = this.#delivery.match.route
-    for (let index = from; index < hooks.length && !this.#message.isSkipped; index++) {
-      const result = hooks[index]?.call(server, this.#message)
-      if (isThenable(result)) return result.then(() => this.#run(hooks, index + 1))
-    }
-    return undefined
+    if (step === handling) return (this.#returned = this.#handler.call(server, this.#message))
+    if (step === acceptance) return this.#accept()
+    return step?.call(server, this.#message)
   }
 
   #accept (): undefined {
-    if (this.#message.isSkipped) return
     const { rejection } = this.#delivery
     if (rejection !== undefined) throw rejection.error
     try {
@@ -106,19 +90,10 @@ export class Passage {
     }
   }
 
-  #handle (): PromiseLike<unknown> | undefined {
-    if (this.#message.isSkipped) {
-      this.#outcome = 'skipped'
-      return undefined
-    }
-    this.#returned = this.#handler.call(this.#delivery.match.route.server, this.#message)
-    if (!isThenable(this.#returned)) return undefined
-    return this.#returned.then((value) => { this.#returned = value })
-  }
-
   async #goOnAfter (waiting: PromiseLike<unknown>): Promise<void> {
     try {
-      await waiting
+      const value = await waiting
+      if (waiting === this.#returned) this.#returned = value
     } catch (thrown) {
       await this.#fail(thrown)
       return
@@ -140,14 +115,13 @@ export class Passage {
 
   #settle (): Promise<void> | undefined {
     if (this.#startedAt !== 0) this.#durationMs = performance.now() - this.#startedAt
-    const hooks = this.#delivery.match.route.lifecycle.of('onSettled')
-    return hooks.length === 0 ? undefined : this.#runSettled(hooks)
+    return this.#hooks.onSettled.length === 0 ? undefined : this.#runOnSettled()
   }
 
-  async #runSettled (hooks: readonly Hook[]): Promise<void> {
+  async #runOnSettled (): Promise<void> {
     const { route } = this.#delivery.match
     const settlement = { outcome: this.#outcome, error: this.#error, durationMs: this.#durationMs }
-    for (const hook of hooks) {
+    for (const hook of this.#hooks.onSettled) {
       try {
         const result = hook.call(route.server, this.#message, settlement)
         if (isThenable(result)) await result

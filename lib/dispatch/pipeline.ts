@@ -8,7 +8,6 @@ import type { PlacedPattern } from '../topic/placed-pattern.ts'
 import type { Failures, FailingRoute } from './failure.ts'
 import { ReceivedMessage, type Incoming, type Recipient } from './message.ts'
 import { Passage, type PassagePort } from './passage.ts'
-import { isThenable } from './thenable.ts'
 
 /** A topic as messages see it. */
 export interface Route extends Recipient, FailingRoute {
@@ -62,58 +61,21 @@ export interface PipelineSettings {
 /** The way of a message to one handler: hooks, decoding, validation, the handler, failures. */
 export class Pipeline {
   readonly #settings: PipelineSettings
-  readonly #failures: Failures
   readonly #port: PassagePort
 
   constructor (settings: PipelineSettings, failures: Failures) {
     this.#settings = settings
-    this.#failures = failures
     this.#port = {
       failures,
       accept: ({ match, incoming }, message) => this.#accept(match, message, incoming)
     }
   }
 
-  /**
-   * Where there are neither hooks nor error handlers, and without a promise where nothing has to be waited
-   * for. The promise never rejects.
-   *
-   * @returns `rejected` if the schemas refuse the message, so that no handler of the topic can have it
-   */
-  runBare (
-    handler: MessageHandler, match: Match, incoming: Incoming, raw: Buffer
-  ): Promise<void> | 'rejected' | undefined {
-    const { route } = match
-    const message = new ReceivedMessage(incoming, route, ownParams(match, incoming), raw)
-    try {
-      this.#accept(match, message, incoming)
-    } catch (error) {
-      this.#failures.tell(route, error, message)
-      return 'rejected'
-    }
-    try {
-      const result = handler.call(route.server, message)
-      return isThenable(result) ? this.#settle(result, route, message) : undefined
-    } catch (error) {
-      this.#failures.tell(route, error, message)
-      return undefined
-    }
-  }
-
-  /** With all hooks. Its `go()` brings the message on its way. */
+  /** The way to one handler, which begins with its `go()`. */
   passage (handler: MessageHandler, delivery: Delivery, raw: Buffer, isTimed = false): Passage {
     const { match, incoming } = delivery
-    const { lifecycle } = match.route
     const message = new ReceivedMessage(incoming, match.route, ownParams(match, incoming), raw)
-    return new Passage(this.#port, delivery, message, handler, isTimed || lifecycle.of('onSettled').length > 0)
-  }
-
-  async #settle (result: PromiseLike<unknown>, route: Route, message: ReceivedMessage): Promise<void> {
-    try {
-      await result
-    } catch (error) {
-      this.#failures.tell(route, error, message)
-    }
+    return new Passage(this.#port, delivery, message, handler, isTimed)
   }
 
   /** @throws what makes the message no message for this topic */
