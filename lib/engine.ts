@@ -3,6 +3,7 @@ import type { InjectResult } from '../types/inject.ts'
 import type { ListedTopic } from '../types/listing.ts'
 import type { Mqtt } from '../types/mqtt.ts'
 import type { Health, RefusedFilter, Status } from '../types/status.ts'
+import { ConnectionLog } from './connection-log.ts'
 import { Dispatcher } from './dispatch/dispatcher.ts'
 import { ConnectionHooks } from './dispatch/hooks.ts'
 import { ReceivedMessage, type Incoming } from './dispatch/message.ts'
@@ -12,10 +13,13 @@ import type { Settings } from './options/settings.ts'
 import { Codecs } from './payload/codecs.ts'
 import type { PoisoningRules } from './payload/json.ts'
 import { SchemaCompiler } from './payload/schemas.ts'
-import { Connection, type BrokerLink, type ConnectionEvents, type ConnectionSettings } from './session/connection.ts'
+import { Connection, type ConnectionSettings } from './session/connection.ts'
+import { Inbox } from './session/inbox.ts'
+import type { Link, LinkEvents } from './session/link.ts'
 import { Outbox } from './session/outbox.ts'
 import type { RegisteredTopic } from './registered-topic.ts'
-import { preparePublish, type CheckedPublishOptions } from './session/publish.ts'
+import { assertBrokerAccepts, preparePublish, type CheckedPublishOptions } from './session/publish.ts'
+import { refusalClass } from './session/refusals.ts'
 import { SubscriptionBook } from './session/subscriptions.ts'
 import { TopicNames, type Named } from './topic/names.ts'
 import { overlap } from './topic/overlap.ts'
@@ -28,11 +32,17 @@ export interface EngineHost {
   /** Milliseconds that Fastify gives a hook; 0 for ever. */
   readonly pluginTimeoutMs: number
   /** What connects; default: MQTT.js. */
-  readonly link?: ((settings: ConnectionSettings, events: ConnectionEvents) => BrokerLink) | undefined
+  readonly link?: ((settings: ConnectionSettings, events: LinkEvents) => Link) | undefined
 }
 
 /** Milliseconds for the DISCONNECT itself, after everything has been waited for. */
 const disconnectMs = 500
+const pubrel = 6
+/**
+ * What the protocol allows: a message that is too large is refused by itself, since the broker would send it
+ * again.
+ */
+const largestPacketBytes = 268_435_460
 
 /** One connection with all that hangs on it: wires the parts, and leads them through start and close. */
 export class Engine {
@@ -46,8 +56,9 @@ export class Engine {
   readonly book: SubscriptionBook
   readonly hooks: ConnectionHooks
   readonly #host: EngineHost
-  readonly #connection: BrokerLink
+  readonly #connection: Link
   readonly #outbox: Outbox
+  readonly #inbox: Inbox
   #connecting: Promise<void> | undefined
   #closing: Promise<void> | undefined
   #draining: Promise<void> | undefined
@@ -56,22 +67,27 @@ export class Engine {
   #isOpen = false
   readonly #injections = new Injections()
   #giveUp: (() => void) | undefined
-  #lastComplaint: string | undefined
+  readonly #log: ConnectionLog
 
   constructor (settings: Settings, host: EngineHost) {
     this.settings = settings
     this.#host = host
+    this.#log = new ConnectionLog(host.log, settings.address.text)
     this.codecs = new Codecs(host.poisoning, settings.codecs)
     this.schemas = new SchemaCompiler(settings.validatorCompiler)
     const link = host.link ?? ((linkSettings, events) => new Connection(linkSettings, events))
-    this.#connection = link(settings, {
-      onUp: () => this.#onUp(),
-      onDown: (cause, wasUp) => this.#onDown(cause, wasUp),
-      onMessage: (packet) => this.dispatcher.receive(packet)
-    })
-    const onRefused = (refused: RefusedFilter) => this.#onRefused(refused)
+    this.#connection = link({
+      ...settings, credentials: () => settings.credentials.ask(), maxPacketBytes: largestPacketBytes
+    }, this.#linkEvents())
+    const onRefused = (refused: RefusedFilter) => this.#log.onRefused(refused)
     this.book = new SubscriptionBook(this.#connection, onRefused, settings.connectTimeoutMs)
-    this.#outbox = new Outbox(this.#connection, settings.address.text)
+    this.#outbox = new Outbox(this.#connection, { broker: settings.address.text, ...settings.outbox })
+    this.#inbox = new Inbox(
+      this.#connection,
+      (message, receipt) => this.dispatcher.receive(message, receipt),
+      (unacked) => this.#renew(unacked),
+      settings.inbox.maxUnacked
+    )
     this.hooks = new ConnectionHooks((name, error) => {
       host.log.error({ err: error }, `the MQTT hook ${name} failed`)
     })
@@ -84,11 +100,13 @@ export class Engine {
   }
 
   /** Publishes bytes to an absolute topic name. */
-  async publish (topic: string, payload: Buffer, options: CheckedPublishOptions): Promise<void> {
-    const publish = preparePublish(topic, payload, options, this.#connection)
-    if (this.#injections.capture(publish, (bytes) => this.codecs.json.decode(bytes))) return
+  publish (topic: string, payload: Buffer, options: CheckedPublishOptions): Promise<void> {
+    const publish = preparePublish(topic, payload, options)
+    // What is accepted while offline is checked when it is sent.
+    if (this.#connection.isUp) assertBrokerAccepts(publish, this.#connection)
+    if (this.#injections.capture(publish, (bytes) => this.codecs.json.decode(bytes))) return Promise.resolve()
     const timeoutMs = options.timeoutMs ?? this.settings.publishTimeoutMs
-    await this.#outbox.publish(publish, { timeoutMs, signal: options.signal })
+    return this.#outbox.publish(publish, { timeoutMs, signal: options.signal })
   }
 
   /** What is registered, with what overlaps. */
@@ -164,7 +182,7 @@ export class Engine {
   /** Brings a message to the handlers without a broker; what they publish is not sent. */
   async inject (incoming: Incoming): Promise<InjectResult> {
     if (this.#draining !== undefined) throw new errors.FST_MQTT_CLOSED(this.settings.address.text)
-    return await this.#injections.run(() => this.dispatcher.inject(incoming))
+    return await this.#injections.run((receipt) => this.dispatcher.inject(incoming, receipt))
   }
 
   /**
@@ -232,54 +250,77 @@ export class Engine {
 
   async #close (): Promise<void> {
     await this.drain()
+    if (this.#connection.isUp) this.#announce('offline')
     await this.#outbox.flush(this.settings.drainTimeoutMs)
+    this.#inbox.close()
     this.#outbox.close()
     await this.#connection.close(disconnectMs)
     this.book.onDown()
     this.#isClosed = true
-    this.#host.log.debug(`disconnected from ${this.settings.address.text}`)
+    this.#log.onClosed()
   }
 
-  #onUp (): void {
-    this.#lastComplaint = undefined
+  #linkEvents (): LinkEvents {
+    return {
+      onUp: (isSessionPresent) => {
+        this.#inbox.onUp(isSessionPresent)
+        this.#outbox.onUp(isSessionPresent)
+      },
+      onReady: () => this.#onReady(),
+      onDown: (cause, wasUp) => this.#onDown(cause, wasUp),
+      onMessage: (message) => this.#inbox.receive(message),
+      onAck: (type, packetId, reasonCode) => {
+        if (type === pubrel) this.#inbox.onPubrel(packetId)
+        else this.#outbox.onAck(type, packetId, reasonCode)
+      },
+      onWritten: (sequence) => this.#outbox.onWritten(sequence),
+      onDrain: () => this.#outbox.onDrain(),
+      onForeignPublish: (send) => this.#outbox.foreign(send),
+      onForeignDone: () => this.#outbox.onForeignDone()
+    }
+  }
+
+  #onReady (): void {
     this.book.onUp()
+    this.#announce('online')
     this.hooks.run('onConnect')
-    const { version, attempts } = this.#connection
-    this.#host.log.info(`connected to ${this.settings.address.text} with MQTT ${version === 5 ? '5' : '3.1.1'}` +
-      (attempts === 1 ? '' : ` (attempt ${attempts})`))
+    this.#log.onReady(this.#connection)
   }
 
-  #onDown (cause: Error, wasUp: boolean): void {
+  #onDown (cause: Error, wasUp: boolean): boolean {
     this.book.onDown()
-    this.#outbox.onDown(cause)
+    this.#inbox.onDown()
+    const isSoon = this.#outbox.onDown(cause)
     this.hooks.run('onDisconnect', cause)
-    const { log } = this.#host
-    const broker = this.settings.address.text
-    if (wasUp) {
-      log.warn({ err: cause }, `lost the connection to ${broker}, connecting again`)
-      return
-    }
-    const { version, nextVersion } = this.#connection
-    if (version === 5 && nextVersion === 4) {
-      log.info(`${broker} did not accept MQTT 5, trying 3.1.1`)
-      return
-    }
-    // An outage is one line, not one a second.
-    const complaint = describeError(cause)
-    const level = complaint === this.#lastComplaint ? 'debug' : 'warn'
-    this.#lastComplaint = complaint
-    log[level]({ err: cause }, `could not connect to ${broker}, trying again`)
+    this.#log.onDown(cause, wasUp, this.#connection)
+    const { everUp, version, nextVersion } = this.#connection
+    // What will never change is not waited for.
+    if (!everUp && version === nextVersion && refusalClass(cause) === 'fatal') this.#giveUp?.()
+    return isSoon
+  }
+
+  /** Whether this client is there; the broker says it by the will if it is gone without a word. */
+  #announce (state: 'online' | 'offline'): void {
+    const { presence, publishTimeoutMs, drainTimeoutMs } = this.settings
+    if (presence === undefined) return
+    const { topic, qos } = presence
+    const publish = { topic, payload: presence[state], qos, retain: true, properties: undefined }
+    const timeoutMs = state === 'online' ? publishTimeoutMs : Math.max(1, drainTimeoutMs)
+    void this.#outbox.publish(publish, { timeoutMs, signal: undefined }).catch((error: unknown) => {
+      this.#host.log.warn({ err: error, topic }, `the presence '${state}' was not published`)
+    })
+  }
+
+  /** The broker knows no bounds: it has to keep what is not acknowledged, and send it again. */
+  #renew (unacked: number): void {
+    this.#log.onExcess(unacked, this.settings.inbox.maxUnacked)
+    this.#connection.renew(new errors.FST_MQTT_CONNECTION(`${unacked} messages wait to be acknowledged`))
   }
 
   #onUnmatched (incoming: Incoming): void {
     const { log, server } = this.#host
-    const recipient = { pattern: '', prefix: this.settings.prefix, server, log, json: this.codecs.json }
-    this.hooks.run('onUnmatched', new ReceivedMessage(incoming, recipient, {}, Buffer.from(incoming.payload)))
-  }
-
-  #onRefused (refused: RefusedFilter): void {
-    const { filter, reasonCode, reason } = refused
-    this.#host.log.error({ filter, reasonCode }, `subscription to '${filter}' was refused: ${reason}`)
+    const recipient = { pattern: '', prefix: this.settings.prefix, server, log, json: this.codecs.json, ack: 'after' } as const
+    this.hooks.run('onUnmatched', new ReceivedMessage(incoming, recipient, {}))
   }
 }
 

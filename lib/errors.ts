@@ -66,6 +66,13 @@ export const errors = {
     'FST_MQTT_PAYLOAD_DECODE', 'The payload is no %s: %s', 400),
   FST_MQTT_PAYLOAD_TOO_LARGE: createError<'FST_MQTT_PAYLOAD_TOO_LARGE', 413, [size: number, limit: number]>(
     'FST_MQTT_PAYLOAD_TOO_LARGE', 'The payload has %s bytes, maxPayload allows %s', 413),
+  FST_MQTT_ACK_TIMEOUT: createError<'FST_MQTT_ACK_TIMEOUT', 504, [pattern: string, timeoutMs: number]>(
+    'FST_MQTT_ACK_TIMEOUT',
+    "A handler of '%s' with ack: 'manual' has not called message.ack() within %s ms after it was done", 504),
+  FST_MQTT_ACK_NOT_MANUAL: createError<'FST_MQTT_ACK_NOT_MANUAL', 500, [pattern: string]>(
+    'FST_MQTT_ACK_NOT_MANUAL', "The topic '%s' acknowledges by itself: message.ack() is for topics with ack: 'manual'", 500),
+  FST_MQTT_ACK_CODE: createError<'FST_MQTT_ACK_CODE', 500, [given: string]>(
+    'FST_MQTT_ACK_CODE', 'message.ack() takes 0, or a reason code from 128 to 255 to refuse the message, not %s', 500),
 
   // Publishing
   FST_MQTT_PAYLOAD_ENCODE: createError<'FST_MQTT_PAYLOAD_ENCODE', 400, [codec: string, problem: string, options?: ErrorOptions]>(
@@ -76,7 +83,7 @@ export const errors = {
     'FST_MQTT_NEEDS_MQTT5', '%s need MQTT 5, this connection speaks MQTT 3.1.1', 500),
   FST_MQTT_BROKER_LIMIT: createError<'FST_MQTT_BROKER_LIMIT', 400, [problem: string]>(
     'FST_MQTT_BROKER_LIMIT', 'The broker does not accept this message: %s', 400),
-  FST_MQTT_OFFLINE: createError<'FST_MQTT_OFFLINE', 503, [broker: string]>(
+  FST_MQTT_OFFLINE: createError<'FST_MQTT_OFFLINE', 503, [broker: string, options?: ErrorOptions]>(
     'FST_MQTT_OFFLINE', 'Not connected to %s: the message was not sent', 503),
   FST_MQTT_DELIVERY_UNKNOWN: createError<
     'FST_MQTT_DELIVERY_UNKNOWN', 503, [broker: string, options?: ErrorOptions]
@@ -85,6 +92,9 @@ export const errors = {
     'The connection to %s was lost before the message was acknowledged: it may or may not have arrived', 503),
   FST_MQTT_PUBLISH_REFUSED: createError<'FST_MQTT_PUBLISH_REFUSED', 502, [topic: string, reason: string, options?: ErrorOptions]>(
     'FST_MQTT_PUBLISH_REFUSED', "The broker refused the message to '%s': %s", 502),
+  FST_MQTT_OUTBOX_FULL: createError<'FST_MQTT_OUTBOX_FULL', 503, [broker: string, maxMessages: number, maxBytes: number]>(
+    'FST_MQTT_OUTBOX_FULL',
+    'Too much waits to be sent to %s: the outbox takes %s messages and %s bytes', 503),
   FST_MQTT_PUBLISH_TIMEOUT: createError<'FST_MQTT_PUBLISH_TIMEOUT', 504, [timeoutMs: number]>(
     'FST_MQTT_PUBLISH_TIMEOUT', 'The broker did not acknowledge the message within %s ms', 504),
   FST_MQTT_ABORTED: createError<'FST_MQTT_ABORTED', 503, [options?: ErrorOptions]>(
@@ -95,6 +105,8 @@ export const errors = {
     'FST_MQTT_CONNECT_FAILED', 503, [broker: string, timeoutMs: number, attempts: string, reason: string, options?: ErrorOptions]
   >(
     'FST_MQTT_CONNECT_FAILED', 'Could not connect to %s within %s ms (%s): %s', 503),
+  FST_MQTT_CREDENTIALS: createError<'FST_MQTT_CREDENTIALS', 503, [options?: ErrorOptions]>(
+    'FST_MQTT_CREDENTIALS', 'The option credentials has failed, so that there is nothing to connect with', 503),
   FST_MQTT_CONNECTION: createError<'FST_MQTT_CONNECTION', 503, [problem: string, options?: ErrorOptions]>(
     'FST_MQTT_CONNECTION', '%s', 503),
   FST_MQTT_MALFORMED: createError<'FST_MQTT_MALFORMED', 502, [problem: string]>(

@@ -15,7 +15,7 @@ import { placePattern, type PlacedPattern } from './topic/placed-pattern.ts'
 import { withPrefix } from './topic/prefix.ts'
 import { topicFor } from './topic/reverse.ts'
 import type { CheckedTopicOptions } from './topic/topic-options.ts'
-import { booleanNamed, defined, kindOf, recordProblem } from './values.ts'
+import { booleanNamed, kindOf, recordProblem } from './values.ts'
 
 /** What a topic is registered with. */
 export interface Registration {
@@ -46,6 +46,8 @@ export class RegisteredTopic implements Topic<Params, unknown>, Route {
   readonly checkParams
   readonly payload: PayloadRule | undefined
   readonly sharesParams: boolean
+  readonly ack
+  readonly ackTimeoutMs: number
   readonly #engine: Engine
   readonly #hooks: HookBook
   readonly #topicPrefix: string
@@ -75,6 +77,8 @@ export class RegisteredTopic implements Topic<Params, unknown>, Route {
           codec: codecNamed(engine, pattern, options.codec ?? 'json'),
           check: engine.schemas.compile(options.payload, 'payload')
         }
+    this.ack = options.ack
+    this.ackTimeoutMs = options.ackTimeoutMs
     this.sharesParams = this.placed.pattern.placeholders.every(
       ({ converterName, converter }) => builtInConverters.get(converterName) === converter)
     if (protocolVersion === 4 && needsMqtt5(options)) {
@@ -200,9 +204,7 @@ export class RegisteredTopic implements Topic<Params, unknown>, Route {
   }
 
   #withContentType (options: CheckedPublishOptions): CheckedPublishOptions {
-    if (this.payload === undefined || this.#engine.version === 4) return options
-    const { contentType } = this.payload.codec
-    return { ...options, properties: { contentType, ...defined(options.properties ?? {}) } }
+    return this.payload === undefined ? options : { ...options, contentType: this.payload.codec.contentType }
   }
 }
 

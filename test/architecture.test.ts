@@ -14,7 +14,8 @@ const layers: Readonly<Record<string, number>> = {
   router: 2,
   payload: 2,
   options: 2,
-  wire: 3,
+  // The packets, below what is made of them.
+  wire: 2.5,
   session: 3,
   dispatch: 3,
   processes: 4,
@@ -22,6 +23,7 @@ const layers: Readonly<Record<string, number>> = {
   request: 5,
   asyncapi: 5,
   testing: 5,
+  'connection-log': 6,
   engine: 6,
   injection: 6,
   'registered-topic': 6,

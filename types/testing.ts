@@ -26,8 +26,8 @@ export interface DevicePublishOptions {
 /**
  * A broker within the process, for tests: `register(multimqtt, { url: broker.url })`. It keeps the rules of
  * MQTT 5 for subscriptions, wildcards, qualities of service, retained messages and `$share` (one receiver of
- * a group, in turn), and has neither sessions nor permissions. A message that several filters match comes once
- * for each connection; Mosquitto sends it once for each subscription on MQTT 5.
+ * a group, in turn), and has neither sessions nor permissions. A message that several filters match comes
+ * once for each connection; Mosquitto sends it once for each subscription on MQTT 5.
  */
 export interface MemoryBroker {
   /** For the option `url`; with a path the path is the prefix: `` `${broker.url}/site` ``. */

@@ -47,6 +47,18 @@ export interface TopicSettings extends TopicHooks {
    * How the payload is encoded; needs a `payload` schema. Default `'json'`. Or a content type of `codecs`.
    */
   codec?: CodecName | (string & Record<never, never>) | undefined
+  /**
+   * When a message with QoS 1 or 2 is acknowledged, so that the broker forgets it. `'after'`: when the
+   * handlers are done, also when they have failed. `'before'`: at once. `'manual'`: by `message.ack()` of
+   * each handler. Of several topics that a message matches the strictest wins: it is acknowledged when all
+   * say so. Default `'after'`.
+   */
+  ack?: 'after' | 'before' | 'manual' | undefined
+  /**
+   * With `ack: 'manual'`: milliseconds after the end of a handler, within which it has to call
+   * `message.ack()`. Then it is a failure, and the message is acknowledged. Default 30000.
+   */
+  ackTimeout?: number | undefined
   /** Level of what `message.log` and failures of this topic write. Default: that of the Fastify instance. */
   logLevel?: string | undefined
 }

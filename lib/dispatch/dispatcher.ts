@@ -5,6 +5,7 @@ import { TopicCache } from '../router/topic-cache.ts'
 import { paramsOf } from '../topic/params.ts'
 import { Failures } from './failure.ts'
 import type { Incoming } from './message.ts'
+import type { Receipt } from './receipt.ts'
 import { Pipeline, type Delivery, type HandlerEnd, type Match, type PipelineSettings, type Route } from './pipeline.ts'
 
 type Counters = Health['messages']
@@ -28,7 +29,7 @@ export class Dispatcher {
   readonly #router = new Router<Route>()
   readonly #matches = new TopicCache<readonly Match[]>()
   readonly #idle: (() => void)[] = []
-  #held: Incoming[] | undefined = []
+  #held: Held[] | undefined = []
   #isStopped = false
   #running = 0
   #received = 0
@@ -61,32 +62,33 @@ export class Dispatcher {
     this.#matches.clear()
   }
 
-  receive (incoming: Incoming): void {
+  /** @param receipt released when all handlers are done; without one nobody waits for that */
+  receive (incoming: Incoming, receipt?: Receipt): void {
+    // What is not acknowledged is for the next process with this session.
     if (this.#isStopped) return
     this.#received++
     if (this.#held === undefined) {
-      this.#dispatch(incoming)
-    } else if (this.#held.length < maxHeld) {
-      this.#held.push(incoming)
-    } else {
-      if (this.#dropped++ === 0) {
-        this.#settings.log.warn(`more than ${maxHeld} MQTT messages before the application was ready: dropping`)
-      }
+      this.#dispatch(incoming, receipt)
+    } else if (receipt !== undefined || this.#held.length < maxHeld) {
+      incoming.detach?.()
+      this.#held.push({ incoming, receipt })
+    } else if (this.#dropped++ === 0) {
+      this.#settings.log.warn(`more than ${maxHeld} MQTT messages before the application was ready: dropping`)
     }
   }
 
   /** Brings a message to the handlers at once, and tells how each of them ended. */
-  async inject (incoming: Incoming): Promise<{ matched: number, ends: HandlerEnd[] }> {
+  async inject (incoming: Incoming, receipt: Receipt): Promise<{ matched: number, ends: HandlerEnd[] }> {
     const matches = this.#resolve(incoming.topic)
     if (matches.length === 0) this.#unmatched(incoming)
     const passages = matches.flatMap((match) => {
       const delivery: Delivery = { match, incoming, rejection: undefined }
-      return match.route.handlers.map((handler) =>
-        this.#pipeline.passage(handler, delivery, Buffer.from(incoming.payload), true))
+      return match.route.handlers.map((handler) => this.#pipeline.passage(handler, delivery, receipt, true))
     })
     const waiting = passages.map(async (passage) => { await passage.go() })
     for (const promise of waiting) this.#track(promise)
     await Promise.all(waiting)
+    receipt.release()
     return { matched: matches.length, ends: passages.map(({ end }) => end) }
   }
 
@@ -94,7 +96,7 @@ export class Dispatcher {
   open (): void {
     const held = this.#held ?? []
     this.#held = undefined
-    for (const incoming of held) this.#dispatch(incoming)
+    for (const { incoming, receipt } of held) this.#dispatch(incoming, receipt)
   }
 
   /** Takes no more messages in. Running handlers go on. */
@@ -109,14 +111,11 @@ export class Dispatcher {
     await new Promise<void>((resolve) => this.#idle.push(resolve))
   }
 
-  #dispatch (incoming: Incoming): void {
+  #dispatch (incoming: Incoming, receipt: Receipt | undefined): void {
     const matches = this.#matches.get(incoming.topic) ?? this.#resolve(incoming.topic)
-    if (matches.length === 0) {
-      this.#unmatched(incoming)
-      return
-    }
-    const isShared = matches.length > 1
-    for (const match of matches) this.#deliver(match, incoming, isShared)
+    if (matches.length === 0) this.#unmatched(incoming)
+    for (const match of matches) this.#deliver(match, incoming, receipt)
+    receipt?.release()
   }
 
   #unmatched (incoming: Incoming): void {
@@ -136,23 +135,29 @@ export class Dispatcher {
     return matches
   }
 
-  #deliver (match: Match, incoming: Incoming, isShared: boolean): void {
-    const { handlers } = match.route
+  #deliver (match: Match, incoming: Incoming, receipt: Receipt | undefined): void {
+    const { handlers, ack } = match.route
     const delivery: Delivery = { match, incoming, rejection: undefined }
-    // Each handler has bytes of its own to change.
-    const isAlone = handlers.length === 1 && !isShared
     for (const handler of handlers) {
-      const raw = isAlone ? incoming.payload : Buffer.from(incoming.payload)
-      const waiting = this.#pipeline.passage(handler, delivery, raw).go()
-      if (waiting !== undefined) this.#track(waiting)
+      const waiting = this.#pipeline.passage(handler, delivery, receipt).go()
+      if (waiting === undefined) continue
+      incoming.detach?.()
+      this.#track(waiting, ack === 'after' ? receipt : undefined)
     }
   }
 
-  #track (promise: Promise<unknown>): void {
+  #track (promise: Promise<unknown>, receipt?: Receipt): void {
     this.#running++
+    receipt?.hold()
     void promise.then(() => {
       this.#running--
+      receipt?.release()
       if (this.#running === 0) for (const resolve of this.#idle.splice(0)) resolve()
     })
   }
+}
+
+interface Held {
+  readonly incoming: Incoming
+  readonly receipt: Receipt | undefined
 }

@@ -3,6 +3,7 @@ import type { Failures } from './failure.ts'
 import { acceptance, handling, type MessageHooks } from './hooks.ts'
 import type { ReceivedMessage } from './message.ts'
 import type { Delivery, HandlerEnd, MessageHandler } from './pipeline.ts'
+import type { ManualAck } from './receipt.ts'
 import { isThenable } from './thenable.ts'
 
 /** What a passage needs of the pipeline that it is in. */
@@ -23,6 +24,7 @@ export class Passage {
   readonly #message: ReceivedMessage
   readonly #handler: MessageHandler
   readonly #hooks: MessageHooks
+  readonly #manualAck: ManualAck | undefined
   readonly #startedAt: number
   #next = 0
   #outcome: Settlement['outcome'] = 'handled'
@@ -31,12 +33,18 @@ export class Passage {
   #durationMs = 0
 
   constructor (
-    port: PassagePort, delivery: Delivery, message: ReceivedMessage, handler: MessageHandler, isTimed: boolean
+    port: PassagePort,
+    delivery: Delivery,
+    message: ReceivedMessage,
+    handler: MessageHandler,
+    isTimed: boolean,
+    manualAck: ManualAck | undefined
   ) {
     this.#port = port
     this.#delivery = delivery
     this.#message = message
     this.#handler = handler
+    this.#manualAck = manualAck
     this.#hooks = delivery.match.route.lifecycle.hooks
     // Two looks at the clock are 0.1 µs, for those who ask.
     this.#startedAt = isTimed || this.#hooks.onSettled.length > 0 ? performance.now() : 0
@@ -115,7 +123,20 @@ export class Passage {
 
   #settle (): Promise<void> | undefined {
     if (this.#startedAt !== 0) this.#durationMs = performance.now() - this.#startedAt
+    if (this.#manualAck !== undefined) this.#expectAck(this.#manualAck)
     return this.#hooks.onSettled.length === 0 ? undefined : this.#runOnSettled()
+  }
+
+  /** What has failed, or was left out by a hook, nobody will acknowledge. */
+  #expectAck (manualAck: ManualAck): void {
+    const { route } = this.#delivery.match
+    if (this.#outcome !== 'handled') {
+      manualAck.give()
+      return
+    }
+    manualAck.expect(route.ackTimeoutMs, route.pattern, async (error) => {
+      await this.#port.failures.report(route, error, this.#message)
+    })
   }
 
   async #runOnSettled (): Promise<void> {

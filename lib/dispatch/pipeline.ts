@@ -8,6 +8,7 @@ import type { PlacedPattern } from '../topic/placed-pattern.ts'
 import type { Failures, FailingRoute } from './failure.ts'
 import { ReceivedMessage, type Incoming, type Recipient } from './message.ts'
 import { Passage, type PassagePort } from './passage.ts'
+import { ManualAck, type Receipt } from './receipt.ts'
 
 /** A topic as messages see it. */
 export interface Route extends Recipient, FailingRoute {
@@ -21,6 +22,8 @@ export interface Route extends Recipient, FailingRoute {
   readonly handlers: readonly MessageHandler[]
   /** False if a converter of the application gives values that a handler could change. */
   readonly sharesParams: boolean
+  /** With `ack: 'manual'`: milliseconds after the handler. */
+  readonly ackTimeoutMs: number
 }
 
 export type MessageHandler = Handler<Params, unknown>
@@ -72,27 +75,32 @@ export class Pipeline {
   }
 
   /** The way to one handler, which begins with its `go()`. */
-  passage (handler: MessageHandler, delivery: Delivery, raw: Buffer, isTimed = false): Passage {
+  passage (handler: MessageHandler, delivery: Delivery, receipt?: Receipt, isTimed = false): Passage {
     const { match, incoming } = delivery
-    const message = new ReceivedMessage(incoming, match.route, ownParams(match, incoming), raw)
-    return new Passage(this.#port, delivery, message, handler, isTimed)
+    const manualAck = match.route.ack === 'manual' && receipt !== undefined ? new ManualAck(receipt) : undefined
+    const message = new ReceivedMessage(incoming, match.route, ownParams(match, incoming), manualAck)
+    return new Passage(this.#port, delivery, message, handler, isTimed, manualAck)
   }
 
   /** @throws what makes the message no message for this topic */
   #accept ({ route, issue }: Match, message: ReceivedMessage, incoming: Incoming): void {
     if (issue !== undefined) throw invalid(errors.FST_MQTT_PARAMS_INVALID, route.pattern, issue)
-    message.payload = this.#payloadOf(route, message.raw, incoming)
+    message.payload = this.#payloadOf(route, message, incoming)
   }
 
-  #payloadOf (route: Route, raw: Buffer, { properties }: Incoming): unknown {
+  #payloadOf (route: Route, message: ReceivedMessage, { properties }: Incoming): unknown {
     const { maxPayload, codecs } = this.#settings
-    if (raw.length > maxPayload) throw new errors.FST_MQTT_PAYLOAD_TOO_LARGE(raw.length, maxPayload)
-    if (route.payload === undefined) return raw
+    const { bytes } = message
+    if (bytes.length > maxPayload) throw new errors.FST_MQTT_PAYLOAD_TOO_LARGE(bytes.length, maxPayload)
+    if (route.payload === undefined) return message.raw
     const contentType = properties !== undefined && 'contentType' in properties
       ? String(properties.contentType)
       : undefined
     const codec = codecs.forContentType(contentType) ?? route.payload.codec
-    const payload = raw.length === 0 ? undefined : decodeWith(codec, raw)
+    // A codec that may keep the bytes gets some of its own.
+    const payload = bytes.length === 0
+      ? undefined
+      : decodeWith(codec, codecs.isCopying(codec) ? bytes : message.raw)
     const issue = route.payload.check(payload)
     if (issue !== undefined) throw invalid(errors.FST_MQTT_PAYLOAD_INVALID, route.pattern, issue)
     return payload

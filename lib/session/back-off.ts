@@ -10,8 +10,8 @@ const soonMs = 20
 const maxSoon = 60
 
 /**
- * The waits between attempts: random ones below a limit that doubles (full jitter), so that a thousand clients of
- * one broker do not come back at the same moment.
+ * The waits between attempts: random ones below a limit that doubles (full jitter), so that a thousand
+ * clients of one broker do not come back at the same moment.
  */
 export class BackOff {
   readonly #settings: BackOffSettings
@@ -34,15 +34,18 @@ export class BackOff {
   /**
    * Milliseconds until the next attempt.
    *
-   * @param pace `slow` where nothing but people can help: the longest wait; `soon` as long as that is reasonable
+   * @param pace `slow` where somebody has to change something first: the longest wait after three attempts;
+   *   `soon`
+   *   as long as that is reasonable
    */
   next (pace: 'usual' | 'slow' | 'soon'): number {
     const { minDelayMs, maxDelayMs } = this.#settings
-    if (this.#upSince !== undefined && this.#now() - this.#upSince >= stableMs) this.#failures = this.#soon = 0
+    const isStable = this.#upSince !== undefined && this.#now() - this.#upSince >= stableMs
+    if (isStable) this.#failures = this.#soon = 0
     this.#upSince = undefined
     if (pace === 'soon' && this.#soon++ < maxSoon) return this.#random() * soonMs
-    const limit = pace === 'slow' ? maxDelayMs : Math.min(maxDelayMs, minDelayMs * 2 ** this.#failures++)
-    // Not less than half where people have to act: full jitter could be at once.
-    return pace === 'slow' ? limit * (0.5 + this.#random() / 2) : this.#random() * limit
+    const limit = Math.min(maxDelayMs, minDelayMs * 2 ** this.#failures)
+    this.#failures += pace === 'slow' ? 3 : 1
+    return this.#random() * limit
   }
 }

@@ -29,10 +29,9 @@ interface ConnectSettings {
 /** The options of MQTT.js, without those that differ between attempts. */
 export function clientOptions (settings: ConnectSettings): IClientOptions {
   const { clientId, sessionExpirySeconds, will, keepaliveSeconds, connectTimeoutMs, client } = settings
-  const { wsOptions, ...others } = client
   return {
     log: () => {},
-    ...defined(others),
+    ...defined({ ...client, wsOptions: undefined }),
     clientId,
     keepalive: keepaliveSeconds,
     connectTimeout: connectTimeoutMs,
@@ -59,14 +58,16 @@ export function subscribeOptions (
   version: 4 | 5
 ): IClientSubscribeOptions {
   if (version === 4) return { qos }
-  return { qos, nl, rap, rh, ...(subscriptionIdentifier === undefined ? {} : { properties: { subscriptionIdentifier } }) }
+  const properties = subscriptionIdentifier === undefined ? {} : { properties: { subscriptionIdentifier } }
+  return { qos, nl, rap, rh, ...properties }
 }
 
 function willOf ({ topic, payload, qos, retain, delaySeconds, properties }: ConnectWill) {
   const encoded = {
     ...encodable(properties ?? {}), ...(delaySeconds === 0 ? {} : { willDelayInterval: delaySeconds })
   }
-  return { topic, payload, qos, retain, ...(Object.keys(encoded).length === 0 ? {} : { properties: encoded }) }
+  const isEmpty = Object.keys(encoded).length === 0
+  return { topic, payload, qos, retain, ...(isEmpty ? {} : { properties: encoded }) }
 }
 
 /** Properties in the form of mqtt-packet: an empty `userProperties` would make it write nothing. */

@@ -60,6 +60,8 @@ export class Connection implements Link {
   #isUp = false
   #everUp = false
   #attempts = 0
+  /** Counts attempts over all times that it was opened. */
+  #turn = 0
   #lastError: Error | undefined
   #attemptError: Error | undefined
   #version: 4 | 5
@@ -142,7 +144,10 @@ export class Connection implements Link {
     await (this.#closing ??= this.#end(timeoutMs))
   }
 
-  /** DISCONNECT is ours, so that there is no will; then MQTT.js's end with force, which is at once in every state. */
+  /**
+   * DISCONNECT is ours, so that there is no will; then MQTT.js's end with force, which is at once in every
+   * state.
+   */
   async #end (timeoutMs: number): Promise<void> {
     const wasUp = this.#isUp
     this.#isOpen = this.#isUp = false
@@ -156,22 +161,24 @@ export class Connection implements Link {
   }
 
   async #attempt (): Promise<void> {
+    const turn = ++this.#turn
     this.#attempts++
     this.#version = this.#nextVersion
     this.#attemptError = undefined
-    const attempt = this.#attempts
     let credentials: ConnectCredentials
     try {
       credentials = await this.#settings.credentials()
     } catch (error) {
       this.#attemptError = new errors.FST_MQTT_CREDENTIALS({ cause: error })
-      if (this.#isOpen && attempt === this.#attempts) this.#down()
+      if (this.#isOpen && turn === this.#turn) this.#down()
       return
     }
-    if (!this.#isOpen || attempt !== this.#attempts) return
+    // It was closed meanwhile, or even opened again.
+    if (!this.#isOpen || turn !== this.#turn) return
     const client = (this.#client ??= this.#createClient())
     client.options.protocolVersion = this.#version
-    Object.assign(client.options, defined({ username: credentials.username }))
+    if (credentials.username === undefined) delete client.options.username
+    else client.options.username = credentials.username
     // Behind a getter that is not enumerable, so that a client or its options can be logged.
     Object.defineProperty(client.options, 'password', {
       get: () => credentials.password, enumerable: false, configurable: true
@@ -184,6 +191,7 @@ export class Connection implements Link {
       ...clientOptions(this.#settings), messageIdProvider: new LowIds(), manualConnect: true
     })
     client.on('error', (error) => { this.#attemptError ??= error })
+    client.on('connect', () => { if (client === this.#client && this.#isUp) this.#events.onReady() })
     client.on('close', () => { if (client === this.#client) this.#down() })
     return client
   }
@@ -249,8 +257,8 @@ export class Connection implements Link {
   }
 
   /**
-   * With `auto`: after a refusal of 5 one attempt with 4, at once; after its failure 5 again; never once one was
-   * accepted.
+   * With `auto`: after a refusal of 5 one attempt with 4, at once; after its failure 5 again; never once one
+   * was accepted.
    *
    * @returns whether the next attempt is with 4
    */

@@ -7,8 +7,8 @@ export interface Timed {
 }
 
 /**
- * The timeouts of many things at once, with one timer for each length of time: a timer for each would cost more
- * than the rest of a publish.
+ * The timeouts of many things at once, with one timer for each length of time: a timer for each would cost
+ * more than the rest of a publish.
  */
 export class Deadlines<T extends Timed> {
   readonly #now: () => number

@@ -4,8 +4,6 @@ import type { AckType, ReceivedPublish } from './link.ts'
 export interface AckPort {
   readonly version: 4 | 5
   sendAck (type: AckType, packetId: number, reasonCode: number): void
-  /** Cuts the connection, so that the broker sends again what is not acknowledged. */
-  renew (unacked: number): void
 }
 
 /** Brings a message on its way. With QoS 1 and 2 a `receipt.release()` has to follow, at once or later. */
@@ -14,8 +12,8 @@ export type Deliver = (message: ReceivedPublish, receipt: Receipt | undefined) =
 const [puback, pubrec, pubcomp] = [4, 5, 7] as const
 
 /**
- * The acknowledgement that a message waits for, over all connections of its session: a message that the broker
- * sends again while its handlers run is the same one, and has the same receipt.
+ * The acknowledgement that a message waits for, over all connections of its session: a message that the
+ * broker sends again while its handlers run is the same one, and has the same receipt.
  */
 export class Receipt {
   readonly message: ReceivedPublish
@@ -47,13 +45,14 @@ export class Receipt {
 }
 
 /**
- * What came in with QoS 1 and 2 and is not acknowledged. The acknowledgement follows the handlers, so that what
- * dies with the process is sent again; with QoS 2 it is the PUBREC. In the order in which the messages came
- * [MQTT-4.6.0-2, MQTT-4.6.0-3].
+ * What came in with QoS 1 and 2 and is not acknowledged. The acknowledgement follows the handlers, so that
+ * what dies with the process is sent again; with QoS 2 it is the PUBREC. In the order in which the messages
+ * came [MQTT-4.6.0-2, MQTT-4.6.0-3].
  */
 export class Inbox {
   readonly #port: AckPort
   readonly #deliver: Deliver
+  readonly #onExcess: (unacked: number) => void
   readonly #maxUnacked: number
   readonly #settled = (receipt: Receipt) => this.#onSettled(receipt)
   readonly #queues: Record<1 | 2, Receipt[]> = { 1: [], 2: [] }
@@ -67,9 +66,11 @@ export class Inbox {
   #connection = 0
   #isUp = false
 
-  constructor (port: AckPort, deliver: Deliver, maxUnacked: number) {
+  /** @param onExcess told when more than `maxUnacked` wait, which no broker with bounds lets happen */
+  constructor (port: AckPort, deliver: Deliver, onExcess: (unacked: number) => void, maxUnacked: number) {
     this.#port = port
     this.#deliver = deliver
+    this.#onExcess = onExcess
     this.#maxUnacked = maxUnacked
   }
 
@@ -115,14 +116,15 @@ export class Inbox {
   }
 
   #onSettled (receipt: Receipt): void {
-    if (this.#isUp && receipt.connection === this.#connection) this.#acknowledge(receipt.message.qos === 2 ? 2 : 1)
+    const isCurrent = this.#isUp && receipt.connection === this.#connection
+    if (isCurrent) this.#acknowledge(receipt.message.qos === 2 ? 2 : 1)
   }
 
   #accept (message: ReceivedPublish, qos: 1 | 2): void {
     const receipt = new Receipt(message, this.#settled)
     this.#enlist(receipt, qos)
     this.#deliver(message, receipt)
-    if (this.#unacked.size > this.#maxUnacked) this.#port.renew(this.#unacked.size)
+    if (this.#unacked.size > this.#maxUnacked) this.#onExcess(this.#unacked.size)
   }
 
   #enlist (receipt: Receipt, qos: 1 | 2): void {
@@ -132,8 +134,8 @@ export class Inbox {
   }
 
   /**
-   * Whether it is one that runs already, or is done and not acknowledged. Not every broker sets DUP when it sends
-   * a message again; all send them before any other [MQTT-4.4.0-1].
+   * Whether it is one that runs already, or is done and not acknowledged. Not every broker sets DUP when it
+   * sends a message again; all send them before any other [MQTT-4.4.0-1].
    */
   #isKnown (message: ReceivedPublish): boolean {
     const { messageId } = message
@@ -150,7 +152,10 @@ export class Inbox {
     return false
   }
 
-  /** Whether it is one whose PUBREC was lost. The same identifier with another message is a message of its own. */
+  /**
+   * Whether it is one whose PUBREC was lost. The same identifier with another message is a message of its
+   * own.
+   */
   #isReceived (message: ReceivedPublish): boolean {
     const received = this.#received.get(message.messageId)
     if (received === undefined) return false

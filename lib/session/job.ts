@@ -53,7 +53,11 @@ export class Job implements Timed {
   #onAbort: (() => void) | undefined
 
   constructor (
-    publish: OutgoingPublish, timeoutMs: number, host: JobHost, resolve: () => void, reject: (error: Error) => void
+    publish: OutgoingPublish,
+    timeoutMs: number,
+    host: JobHost,
+    resolve: () => void,
+    reject: (error: Error) => void
   ) {
     this.publish = publish
     this.timeoutMs = timeoutMs

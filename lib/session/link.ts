@@ -64,8 +64,10 @@ export const noLimits: BrokerLimits = {
 
 /** What a link tells whoever holds it. */
 export interface LinkEvents {
-  /** CONNACK came. */
-  onUp (sessionPresent: boolean): void
+  /** CONNACK came: messages can be sent and acknowledged. */
+  onUp (isSessionPresent: boolean): void
+  /** Right after it: filters can be subscribed. */
+  onReady (): void
   /**
    * An attempt failed, or the connection ended.
    *

@@ -1,5 +1,6 @@
 import { errors } from '../errors.ts'
 import { PacketIds } from '../wire/ids.ts'
+import { Allowance, type AllowanceSettings } from './allowance.ts'
 import { Deadlines, type Timed } from './deadlines.ts'
 import { aborted, Job, JobQueue, type JobHost, type Patience } from './job.ts'
 import type { AckType, BrokerLimits, OutgoingPublish } from './link.ts'
@@ -19,24 +20,16 @@ export interface PublishPort {
   sendAck (type: AckType, packetId: number, reasonCode: number): void
 }
 
-export interface OutboxSettings {
-  /** Of the broker, for messages. */
-  readonly broker: string
-  /** How many may wait, and how many bytes of topic and payload they may have together. */
-  readonly maxMessages: number
-  readonly maxBytes: number
-  readonly overflow: 'reject' | 'drop-oldest' | 'drop-newest'
-}
-
 const [puback, pubrec, pubrel, pubcomp] = [4, 5, 6, 7] as const
 
 /**
- * What waits for the broker. Every publish settles: by the acknowledgement, or by the first of its timeout, its
- * signal and the end. QoS 1 and 2 outlive the connection; in order, as many at once as the broker takes.
+ * What waits for the broker. Every publish settles: by the acknowledgement, or by the first of its timeout,
+ * its signal and the end. QoS 1 and 2 outlive the connection; in order, as many at once as the broker takes.
  */
 export class Outbox implements JobHost {
   readonly #port: PublishPort
-  readonly #settings: OutboxSettings
+  readonly #broker: string
+  readonly #allowance: Allowance
   /** QoS 1 and 2, not sent yet. */
   readonly #queue = new JobQueue()
   /** QoS 0 that the socket does not take, or that has to wait for a trial. */
@@ -54,21 +47,20 @@ export class Outbox implements JobHost {
   #foreignInFlight = 0
   #live = 0
   #connection = 0
-  #messages = 0
-  #bytes = 0
+  /** All that has not settled. */
   #pending = 0
-  #dropped = 0
   #isUp = false
   #isClosed = false
 
-  constructor (port: PublishPort, settings: OutboxSettings) {
+  constructor (port: PublishPort, settings: AllowanceSettings) {
     this.#port = port
-    this.#settings = settings
+    this.#broker = settings.broker
+    this.#allowance = new Allowance(settings)
   }
 
   /** How many wait, what they take, and how many gave way to others. */
   get counters (): { messages: number, bytes: number, dropped: number } {
-    return { messages: this.#messages, bytes: this.#bytes, dropped: this.#dropped }
+    return this.#allowance.counters
   }
 
   /** True while anything is sent and not answered. */
@@ -82,7 +74,7 @@ export class Outbox implements JobHost {
    * `FST_MQTT_ABORTED`, `FST_MQTT_CLOSED`.
    */
   publish (publish: OutgoingPublish, { timeoutMs, signal }: Patience): Promise<void> {
-    if (this.#isClosed) return Promise.reject(new errors.FST_MQTT_CLOSED(this.#settings.broker))
+    if (this.#isClosed) return Promise.reject(new errors.FST_MQTT_CLOSED(this.#broker))
     if (signal?.aborted === true) return Promise.reject(aborted(signal))
     return new Promise((resolve, reject) => {
       const job = new Job(publish, timeoutMs, this, resolve, reject)
@@ -108,7 +100,7 @@ export class Outbox implements JobHost {
     this.#isUp = true
     this.#connection++
     this.#suspicion.onUp(this.#port.rttMs)
-    if (isSessionPresent) this.#resend = [...this.#inFlight.values()].filter((job) => this.#isWorthResending(job))
+    if (isSessionPresent) this.#keepSession()
     else this.#loseSession()
     this.#pump()
   }
@@ -121,7 +113,8 @@ export class Outbox implements JobHost {
 
   #lose (cause: Error): void {
     this.#isUp = false
-    const lost = [...this.#inFlight.values()].filter((job) => job.connection === this.#connection && !job.isSettled)
+    const lost = [...this.#inFlight.values()]
+      .filter((job) => job.connection === this.#connection && !job.isSettled)
     for (const job of lost) job.drops++
     this.#live = 0
     this.#foreignInFlight = 0
@@ -129,8 +122,9 @@ export class Outbox implements JobHost {
     const convict = this.#suspicion.onDown(lost, isBlame(cause), this.#port.rttMs)
     convict?.settle(new errors.FST_MQTT_PUBLISH_REFUSED(convict.publish.topic,
       `it ends the connection, each time that it is sent (${cause.message})`, { cause }))
-    this.#unwritten.reject(() => new errors.FST_MQTT_DELIVERY_UNKNOWN(this.#settings.broker, { cause }))
-    for (const job of this.#zeros.drain()) job.settle(new errors.FST_MQTT_OFFLINE(this.#settings.broker, { cause }))
+    this.#unwritten.reject(() => new errors.FST_MQTT_DELIVERY_UNKNOWN(this.#broker, { cause }))
+    const offline = () => new errors.FST_MQTT_OFFLINE(this.#broker, { cause })
+    for (const job of this.#zeros.drain()) job.settle(offline())
   }
 
   onAck (type: AckType, packetId: number, reasonCode: number): void {
@@ -151,7 +145,7 @@ export class Outbox implements JobHost {
     } else if (type === pubcomp && job.state === 'released') {
       // Sent again to a session that was kept: the PUBCOMP of the connection before was lost.
       const isUnknown = reasonCode === notFound && job.drops === 0
-      this.#answered(job, isUnknown ? new errors.FST_MQTT_DELIVERY_UNKNOWN(this.#settings.broker) : undefined)
+      this.#answered(job, isUnknown ? new errors.FST_MQTT_DELIVERY_UNKNOWN(this.#broker) : undefined)
     }
   }
 
@@ -178,7 +172,7 @@ export class Outbox implements JobHost {
   /** Takes no more, and settles what still waits. */
   close (): void {
     this.#isClosed = true
-    const closed = () => new errors.FST_MQTT_CLOSED(this.#settings.broker)
+    const closed = () => new errors.FST_MQTT_CLOSED(this.#broker)
     this.#unwritten.reject(closed)
     const waiting = [...this.#zeros.drain(), ...this.#inFlight.values(), ...this.#suspicion.quarantined,
       ...this.#queue.drain()]
@@ -190,9 +184,7 @@ export class Outbox implements JobHost {
 
   onSettled (job: Job): void {
     if (job.isCounted) {
-      job.isCounted = false
-      this.#messages--
-      this.#bytes -= job.bytes
+      this.#allowance.release(job)
       this.#deadlines.delete(job)
       if (job.state === 'queued') (job.publish.qos === 0 ? this.#zeros : this.#queue).delete(job)
     }
@@ -204,7 +196,7 @@ export class Outbox implements JobHost {
   // QoS 0: straight to the socket while that takes it.
   #acceptZero (job: Job, signal: AbortSignal | undefined): void {
     if (!this.#port.isUp) {
-      job.settle(new errors.FST_MQTT_OFFLINE(this.#settings.broker))
+      job.settle(new errors.FST_MQTT_OFFLINE(this.#broker))
     } else if (this.#port.isWritable && this.#zeros.first === undefined && !this.#suspicion.isAlone) {
       if (signal !== undefined) job.listen(signal)
       this.#write(job)
@@ -221,30 +213,17 @@ export class Outbox implements JobHost {
 
   /** @returns false if there is no room: the job is settled */
   #admit (job: Job, signal: AbortSignal | undefined): boolean {
-    const { maxMessages, maxBytes, overflow, broker } = this.#settings
-    const isOver = () => this.#messages >= maxMessages || this.#bytes + job.bytes > maxBytes
-    while (overflow === 'drop-oldest' && isOver()) {
-      const oldest = this.#queue.first ?? this.#zeros.first
-      if (oldest === undefined) break
-      this.#dropped++
-      oldest.settle(new errors.FST_MQTT_OUTBOX_FULL(broker, maxMessages, maxBytes))
-    }
-    if (isOver()) {
-      if (overflow !== 'reject') this.#dropped++
-      job.settle(new errors.FST_MQTT_OUTBOX_FULL(broker, maxMessages, maxBytes))
-      return false
-    }
-    job.isCounted = true
-    this.#messages++
-    this.#bytes += job.bytes
+    if (!this.#allowance.admit(job, () => this.#queue.first ?? this.#zeros.first)) return false
     this.#deadlines.add(job)
     if (signal !== undefined) job.listen(signal)
     return true
   }
 
   get #hasRoom (): boolean {
-    return this.#port.isUp && this.#port.isWritable && !this.#suspicion.isTrying && !this.#suspicion.isTrialDue &&
-      this.#inFlight.size < PacketIds.count && this.#live + this.#foreignInFlight < Math.min(this.#port.limits.receiveMaximum, this.#suspicion.limit)
+    const { limit, isTrying, isTrialDue } = this.#suspicion
+    return this.#port.isUp && this.#port.isWritable && !isTrying && !isTrialDue &&
+      this.#inFlight.size < PacketIds.count &&
+      this.#live + this.#foreignInFlight < Math.min(this.#port.limits.receiveMaximum, limit)
   }
 
   /** Sends what may be sent now: first what was sent before, and what the raw client has. */
@@ -315,19 +294,20 @@ export class Outbox implements JobHost {
       this.#zeros.first !== undefined || this.#foreign.length > 0) this.#pump()
   }
 
-  #isWorthResending (job: Job): boolean {
-    if (job.isQuarantined) return false
-    // One that was given up is not sent again; but a broker that has answered PUBREC waits for PUBREL.
-    if (!job.isSettled || job.state === 'released') return true
-    this.#inFlight.delete(job.packetId)
-    return false
+  #keepSession (): void {
+    this.#resend = []
+    for (const job of this.#inFlight.values()) {
+      // One that was given up is not sent again; but a broker that has answered PUBREC waits for PUBREL.
+      if (job.isSettled && job.state !== 'released') this.#inFlight.delete(job.packetId)
+      else if (!job.isQuarantined) this.#resend.push(job)
+    }
   }
 
   /** QoS 1 starts anew; of QoS 2 nobody can say any more whether it has arrived. */
   #loseSession (): void {
     const again: Job[] = []
     for (const job of this.#inFlight.values()) {
-      if (job.publish.qos === 2) job.settle(new errors.FST_MQTT_DELIVERY_UNKNOWN(this.#settings.broker))
+      if (job.publish.qos === 2) job.settle(new errors.FST_MQTT_DELIVERY_UNKNOWN(this.#broker))
       if (job.isSettled) continue
       job.state = 'queued'
       if (!job.isQuarantined) again.push(job)

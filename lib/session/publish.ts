@@ -50,7 +50,9 @@ const checks: Checks = {
  *
  * @throws `FST_MQTT_TOPIC_NAME`
  */
-export function preparePublish (topic: string, payload: Buffer, options: CheckedPublishOptions): OutgoingPublish {
+export function preparePublish (
+  topic: string, payload: Buffer, options: CheckedPublishOptions
+): OutgoingPublish {
   const problem = topicNameProblem(topic)
   if (problem !== undefined) throw new errors.FST_MQTT_TOPIC_NAME(topic, problem)
   const { qos, retain, properties, contentType } = options
@@ -73,7 +75,8 @@ export function assertBrokerAccepts (
   publish: OutgoingPublish, { version, limits }: { readonly version: 4 | 5, readonly limits: BrokerLimits }
 ): void {
   const { topic, payload, qos, retain, properties } = publish
-  if (version === 4 && properties !== undefined && Object.values(properties).some((value) => value !== undefined)) {
+  const hasProperties = Object.values(properties ?? {}).some((value) => value !== undefined)
+  if (version === 4 && hasProperties) {
     throw new errors.FST_MQTT_NEEDS_MQTT5('Properties of a publish')
   }
   const { maximumQoS, retainAvailable, maximumPacketSize } = limits

@@ -4,17 +4,17 @@ import { reasonCodeOf, reasonText } from './reason-codes.ts'
 /**
  * What an end of a connection is worth:
  *
- * - `transient`: it may go well the next time
- * - `slow`: somebody has to change something, at the broker or in the credentials; tried again in long intervals
- * - `fatal`: the same will happen always; a start does not wait for it
+ * - `transient`: it may go well the next time - `slow`: somebody has to change something, at the broker or
+ * in the credentials; tried again in long intervals - `fatal`: the same will happen always; a start does not
+ * wait for it
  */
 export type RefusalClass = 'transient' | 'slow' | 'fatal'
 
 /** Of the CONNACK of MQTT 3.1.1, by the codes that MQTT 5 has for the same [MQTT-3.2.2-8]. */
 const oldCodes: Readonly<Record<number, number>> = { 1: 0x84, 2: 0x85, 3: 0x88, 4: 0x86, 5: 0x87 }
 
-// Unsupported version, client identifier not valid, bad authentication method, malformed, protocol error, and what
-// is wrong with a will: topic name, packet size, payload format, retain, quality of service.
+// Unsupported version, client identifier not valid, bad authentication method, malformed, protocol error,
+// and what is wrong with a will: topic name, packet size, payload format, retain, quality of service.
 const fatalCodes: ReadonlySet<number> =
   new Set([0x81, 0x82, 0x84, 0x85, 0x8c, 0x90, 0x95, 0x99, 0x9a, 0x9b])
 // Bad user name or password, not authorized, banned, session taken over, administrative action.
@@ -47,7 +47,10 @@ function coded (message: string, reasonCode: number): Error {
   return Object.assign(new errors.FST_MQTT_CONNECTION(message), { reasonCode })
 }
 
-/** Another client with the same identifier has taken the session: whoever comes back at once is thrown out again. */
+/**
+ * Another client with the same identifier has taken the session: whoever comes back at once is thrown out
+ * again.
+ */
 export function isTakeover (cause: Error): boolean {
   return reasonCodeOf(cause) === 0x8e
 }

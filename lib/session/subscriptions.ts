@@ -1,7 +1,7 @@
 import type { QoS } from '../../types/message.ts'
 import type { GrantedFilter, RefusedFilter } from '../../types/status.ts'
 import { describeError, errors } from '../errors.ts'
-import type { SubscribeOptions } from './connection.ts'
+import type { SubscribeOptions } from './link.ts'
 
 /** What the subscription book needs from whoever holds the connection. */
 export interface SubscribePort {

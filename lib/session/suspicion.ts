@@ -1,18 +1,22 @@
 import type { Job } from './job.ts'
 
-/** A connection that ends this often right after a message was sent alone, and lives without it, ends because of it. */
+/**
+ * A connection that ends this often right after a message was sent alone, and lives without it, ends because
+ * of it.
+ */
 const deathsToConvict = 12
 /** From this many on a message waits apart, and the others go on. */
 const deathsToQuarantine = 2
 
 /**
- * Finds the message that makes a broker end the connection. The guard lets none through that the standard forbids,
- * but brokers have rules of their own, and one such message sent again after each reconnect would stop all others.
+ * Finds the message that makes a broker end the connection. The guard lets none through that the standard
+ * forbids, but brokers have rules of their own, and one such message sent again after each reconnect would
+ * stop all others.
  *
- * Evidence is needed, since connections end by themselves too. Where the broker says that it was a packet of ours
- * (DISCONNECT of MQTT 5), fewer and fewer are sent at once, until it says so of one alone. Where it says nothing,
- * one that was alone on several connections is set apart, so that the others go on, and is tried again alone, each
- * time on a connection that has proved to live without it.
+ * Evidence is needed, since connections end by themselves too. Where the broker says that it was a packet of
+ * ours (DISCONNECT of MQTT 5), fewer and fewer are sent at once, until it says so of one alone. Where it
+ * says nothing, one that was alone on several connections is set apart, so that the others go on, and is
+ * tried again alone, each time on a connection that has proved to live without it.
  */
 export class Suspicion {
   readonly #onProven: () => void

@@ -19,8 +19,8 @@ class Batch implements Timed {
 }
 
 /**
- * What is with the socket and not yet with the operating system: messages with QoS 0. A write has one deadline,
- * not each of its messages.
+ * What is with the socket and not yet with the operating system: messages with QoS 0. A write has one
+ * deadline, not each of its messages.
  */
 export class Unwritten {
   readonly #deadlines: Deadlines<Timed>

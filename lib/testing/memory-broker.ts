@@ -5,7 +5,8 @@ import { topicNameProblem } from '../guard.ts'
 import { bytesOf } from '../payload/bytes.ts'
 import { decodeJson, decodeText } from '../payload/json.ts'
 import { Router } from '../router/router.ts'
-import type { BrokerLink, ConnectionEvents, OutgoingPublish, SubscribeOptions } from '../session/connection.ts'
+import type { Link, LinkEvents, OutgoingPublish, SubscribeOptions } from '../session/link.ts'
+import { sentProperties } from '../session/publish.ts'
 import { MemoryLink, type LinkHost } from './memory-link.ts'
 
 interface Subscription extends SubscribeOptions {
@@ -32,7 +33,7 @@ export function createMemoryBroker (): MemoryBroker {
   return broker
 }
 
-type LinkMaker = (settings: unknown, events: ConnectionEvents) => BrokerLink
+type LinkMaker = (settings: unknown, events: LinkEvents) => Link
 
 /** The connection to the memory broker of that name; undefined if there is none. */
 export function memoryLinkTo (name: string): LinkMaker | undefined {
@@ -113,7 +114,8 @@ class Broker implements MemoryBroker, LinkHost {
   }
 
   route (publish: OutgoingPublish, from: MemoryLink): void {
-    const { topic, qos, retain, properties = {} } = publish
+    const { topic, qos, retain } = publish
+    const properties = sentProperties(publish, 5) ?? {}
     const payload = Buffer.from(publish.payload)
     const message: PublishedMessage = {
       topic,
@@ -192,13 +194,13 @@ class Broker implements MemoryBroker, LinkHost {
 }
 
 function deliver (subscription: Subscription, publish: OutgoingPublish, retain: boolean): void {
-  const { topic, payload, qos, properties } = publish
+  const { topic, payload, qos } = publish
   subscription.link.deliver({
     topic,
     payload: Buffer.from(payload),
     qos: Math.min(qos, subscription.qos) as QoS,
     retain,
     dup: false,
-    properties
+    properties: sentProperties(publish, 5)
   })
 }

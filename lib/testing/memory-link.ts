@@ -1,7 +1,8 @@
 import { errors } from '../errors.ts'
-import type {
-  BrokerLimits, BrokerLink, ConnectionEvents, OutgoingPublish, ReceivedPacket, SubscribeOptions
-} from '../session/connection.ts'
+import {
+  noLimits, type AckType, type Link, type LinkEvents, type OutgoingPublish, type ReceivedPublish,
+  type SubscribeOptions
+} from '../session/link.ts'
 
 /** What a link needs of the broker that it leads to. */
 export interface LinkHost {
@@ -13,26 +14,30 @@ export interface LinkHost {
   detach (link: MemoryLink): void
 }
 
+const [puback, pubrec, pubrel, pubcomp] = [4, 5, 6, 7] as const
+
 /**
  * The connection of one application to a memory broker. What comes of a call comes later, as from a socket.
  */
-export class MemoryLink implements BrokerLink {
+export class MemoryLink implements Link {
   readonly client = undefined
   readonly version = 5
   readonly nextVersion = 5
-  readonly limits: BrokerLimits = {
-    maximumQoS: 2, retainAvailable: true, maximumPacketSize: Infinity, receiveMaximum: 65_535
-  }
+  readonly limits = noLimits
+  readonly rttMs = 0
+  readonly isWritable = true
 
   readonly #host: LinkHost
-  readonly #events: ConnectionEvents
+  readonly #events: LinkEvents
   isUp = false
   everUp = false
   isOpen = false
   attempts = 0
   lastError: Error | undefined
+  #packetId = 0
+  #writes = 0
 
-  constructor (host: LinkHost, events: ConnectionEvents) {
+  constructor (host: LinkHost, events: LinkEvents) {
     this.#host = host
     this.#events = events
   }
@@ -49,7 +54,8 @@ export class MemoryLink implements BrokerLink {
       if (!this.isOpen || this.isUp) return
       this.isUp = true
       this.everUp = true
-      this.#events.onUp()
+      this.#events.onUp(false)
+      this.#events.onReady()
     })
   }
 
@@ -62,19 +68,25 @@ export class MemoryLink implements BrokerLink {
   }
 
   /** For the broker: brings a message, after this turn, unless the connection is another by then. */
-  deliver (packet: ReceivedPacket): void {
-    const attempt = this.attempts
-    setImmediate(() => {
-      if (this.isUp && attempt === this.attempts) this.#events.onMessage(packet)
-    })
+  deliver (message: Omit<ReceivedPublish, 'messageId' | 'subscriptionIds' | 'detach'>): void {
+    const messageId = message.qos === 0 ? 0 : (this.#packetId = this.#packetId % 65_535 + 1)
+    this.#later(() => this.#events.onMessage({ ...message, messageId, subscriptionIds: [], detach () {} }))
   }
 
-  send (publish: OutgoingPublish, settle: (error?: Error) => void): undefined {
+  sendPublish (publish: OutgoingPublish, packetId: number): number {
     this.#host.route(publish, this)
-    setImmediate(settle)
+    const write = ++this.#writes
+    this.#later(() => {
+      this.#events.onWritten(write)
+      if (publish.qos > 0) this.#events.onAck(publish.qos === 1 ? puback : pubrec, packetId, 0)
+    })
+    return write
   }
 
-  forget (): void {}
+  sendAck (type: AckType, packetId: number, reasonCode: number): void {
+    if (type === pubrel) this.#later(() => this.#events.onAck(pubcomp, packetId, 0))
+    if (type === pubrec && reasonCode < 0x80) this.#later(() => this.#events.onAck(pubrel, packetId, 0))
+  }
 
   async subscribe (filters: readonly string[], options: SubscribeOptions): Promise<readonly number[]> {
     await this.#turn()
@@ -87,10 +99,25 @@ export class MemoryLink implements BrokerLink {
     for (const filter of filters) this.#host.unsubscribe(this, filter)
   }
 
+  pause (): void {}
+
+  resume (): void {}
+
+  renew (cause: Error): void {
+    this.fall(cause)
+    this.rise()
+  }
+
   async close (): Promise<void> {
     this.isOpen = false
     this.isUp = false
     this.#host.detach(this)
+  }
+
+  /** After this turn, unless the connection is another by then. */
+  #later (action: () => void): void {
+    const attempt = this.attempts
+    setImmediate(() => { if (this.isUp && attempt === this.attempts) action() })
   }
 
   /** One round trip. */

@@ -14,6 +14,8 @@ export interface CheckedTopicOptions {
   readonly params: unknown
   readonly payload: unknown
   readonly codec: string | undefined
+  readonly ack: 'after' | 'before' | 'manual'
+  readonly ackTimeoutMs: number
   readonly logLevel: string | undefined
   readonly hooks: TopicHookLists
 }
@@ -39,6 +41,8 @@ export function checkTopicOptions (pattern: string, options: unknown): CheckedTo
     params: given.params,
     payload: given.payload,
     codec: given.codec,
+    ack: given.ack ?? 'after',
+    ackTimeoutMs: (given as { ackTimeout?: number }).ackTimeout ?? 30_000,
     logLevel: given.logLevel,
     hooks: hooksOf(options as Record<string, unknown>)
   }
@@ -66,6 +70,12 @@ const checks: Checks = {
   params: () => undefined,
   payload: () => undefined,
   ...Object.fromEntries(hookNames.map((name) => [name, hooksNamed(name)])),
+  ack: (value) => value === 'after' || value === 'before' || value === 'manual'
+    ? undefined
+    : `ack has to be 'after', 'before' or 'manual', not ${describe(value)}`,
+  ackTimeout: (value) => Number.isInteger(value) && (value as number) > 0 && (value as number) < 2 ** 31
+    ? undefined
+    : `ackTimeout has to be a whole number of milliseconds from 1 to 2147483647, not ${describe(value)}`,
   logLevel: (value) => typeof value === 'string' && value !== ''
     ? undefined
     : `logLevel has to be the name of a level, not ${describe(value)}`,

@@ -40,6 +40,8 @@ export class LowIds {
 
 /** Our packet identifiers: those above MQTT.js's. */
 export class PacketIds {
+  /** How many there are. */
+  static readonly count = highestId - highestLowId
   readonly #isInUse: (id: number) => boolean
   // A broker may still know identifiers that an earlier process has used in the same session.
   #next = randomInt(highestLowId + 1, highestId + 1)

@@ -6,8 +6,8 @@ export interface OwnPacket {
 }
 
 /**
- * Splits what MQTT.js has written at once into packets. It writes whole ones, unless encoding has thrown half-way:
- * what follows would be taken for the rest.
+ * Splits what MQTT.js has written at once into packets. It writes whole ones, unless encoding has thrown
+ * half-way: what follows would be taken for the rest.
  *
  * @returns undefined if the last one is not whole
  */

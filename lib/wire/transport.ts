@@ -50,7 +50,8 @@ async function dialWebSocket ({ protocol, host, port, path, tls, wsOptions }: Ta
 
 function tlsOptions (host: string, { servername, rejectUnauthorized, secureContext }: TlsTarget) {
   return {
-    // Server name indication has no addresses [RFC 6066 §3]; the certificate is checked for the host all the same.
+    // Server name indication has no addresses [RFC 6066 §3]; the certificate is checked for the host all the
+    // same.
     servername: servername ?? (isIP(host) === 0 ? host : ''),
     ...(rejectUnauthorized === undefined ? {} : { rejectUnauthorized }),
     secureContext: secureContext ?? createSecureContext()

@@ -34,9 +34,10 @@ export interface WireSettings {
 const pingresp = Buffer.of(packetType.pingresp << 4, 0)
 
 /**
- * Stands between MQTT.js and the socket. PUBLISH and its acknowledgements are ours in both directions; all else is
- * handed on, whole packets in the order in which they were written. So MQTT.js connects, subscribes and pings, and
- * the messages take another way (it would acknowledge them before they are handled, and lose some in a cut).
+ * Stands between MQTT.js and the socket. PUBLISH and its acknowledgements are ours in both directions; all
+ * else is handed on, whole packets in the order in which they were written. So MQTT.js connects, subscribes
+ * and pings, and the messages take another way (it would acknowledge them before they are handled, and lose
+ * some in a cut).
  *
  * ```
  *            ┌ PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP ── outbox, inbox
@@ -88,10 +89,13 @@ export class Wire extends Duplex implements FrameSink {
 
   ack (type: AckType, packetId: number, reasonCode: number): void {
     const offset = this.#writer.reserve(maxAckBytes)
-    this.#writer.commit(encodeAck(this.#writer.target, offset, type, packetId, reasonCode, this.#settings.version))
+    const { target } = this.#writer
+    this.#writer.commit(encodeAck(target, offset, type, packetId, reasonCode, this.#settings.version))
   }
 
-  /** Stops reading. Meanwhile pings are answered here: the answers of the broker are behind what is not read. */
+  /**
+   * Stops reading. Meanwhile pings are answered here: the answers of the broker are behind what is not read.
+   */
   pauseReading (): void {
     this.#isPaused = true
     this.#socket?.pause()
@@ -261,10 +265,11 @@ export class Wire extends Duplex implements FrameSink {
 
 /** mqtt-packet takes a code that it does not know for a malformed packet, and hears no more from then on. */
 function ackForMqttJs (type: AckType, packetId: number, reasonCode: number, version: 4 | 5): Buffer {
-  const known = type === packetType.puback || type === packetType.pubrec ? knownPublishCodes : knownReleaseCodes
-  const code = known.has(reasonCode) ? reasonCode : 0x80
-  const frame = Buffer.alloc(5)
-  return frame.subarray(0, encodeAck(frame, 0, type, packetId, type === packetType.pubcomp && code === 0x80 ? 0x92 : code, version))
+  const isEnd = type === packetType.pubcomp
+  const known = isEnd ? knownReleaseCodes : knownPublishCodes
+  const code = known.has(reasonCode) ? reasonCode : isEnd ? 0x92 : 0x80
+  const frame = Buffer.alloc(maxAckBytes)
+  return frame.subarray(0, encodeAck(frame, 0, type, packetId, code, version))
 }
 
 const knownPublishCodes: ReadonlySet<number> = new Set([0, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99])

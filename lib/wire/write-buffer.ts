@@ -9,8 +9,8 @@ const largeBytes = 16 * 1024
 const blockedBytes = 256 * 1024
 
 /**
- * Collects what is written in one turn of the event loop, and writes it at once: a write of its own costs a small
- * packet ten times what it takes to encode it.
+ * Collects what is written in one turn of the event loop, and writes it at once: a write of its own costs a
+ * small packet ten times what it takes to encode it.
  */
 export class WriteBuffer {
   readonly #onWritten: (sequence: number) => void
