@@ -19,6 +19,7 @@ export class PublishFrame {
   #propertiesAt: number
   #payloadAt: number
   #end: number
+  #isDetached: boolean
   #payload: Buffer | undefined
   #properties: DecodedProperties | undefined
 
@@ -42,6 +43,7 @@ export class PublishFrame {
     this.#propertiesAt = propertiesAt
     this.#payloadAt = payloadAt
     this.#end = end
+    this.#isDetached = false
     this.#payload = undefined
     this.#properties = undefined
   }
@@ -62,16 +64,15 @@ export class PublishFrame {
    */
   detach (): void {
     const size = this.#end - this.#propertiesAt
-    // It would free less than it takes. So it is when detached before, and with a message that was collected
-    // from several reads.
-    if (size * 2 >= this.#bytes.buffer.byteLength) return
-    const own = Buffer.allocUnsafeSlow(size)
-    this.#bytes.copy(own, 0, this.#propertiesAt, this.#end)
-    this.#bytes = own
+    // A message that fills what it lies in would free less than its copy takes. So does one that was cut over
+    // several reads, which lies in bytes of its own.
+    if (this.#isDetached || size * 2 > this.#bytes.buffer.byteLength) return
+    this.#isDetached = true
+    this.#bytes = Buffer.from(this.#bytes.subarray(this.#propertiesAt, this.#end))
     this.#payloadAt -= this.#propertiesAt
     this.#propertiesAt = 0
     this.#end = size
-    this.#payload = undefined
+    this.#payload = this.#payloadAt === 0 ? this.#bytes : undefined
   }
 }
 
