@@ -96,12 +96,16 @@ export function decodePublish (
     messageId = readUint16(bytes, topicEnd)
     if (messageId === 0) throw malformed('PUBLISH has the packet identifier 0', faultCode.protocolError)
   }
-  if (version === 4) return new PublishFrame(first, topic, messageId, noIds, bytes, at, at, end)
-  const length = readVariable(bytes, at, end)
-  at += variableByteSize(length)
-  const payloadAt = at + length
-  if (payloadAt > end) throw malformed('the properties of PUBLISH end after the packet')
-  const ids = length === 0 ? noIds : checkProperties(bytes, at, payloadAt, publishProperties, 'PUBLISH')
+  let payloadAt = at
+  let ids = noIds
+  if (version === 5) {
+    const length = readVariable(bytes, at, end)
+    at += variableByteSize(length)
+    payloadAt = at + length
+    if (payloadAt > end) throw malformed('the properties of PUBLISH end after the packet')
+    if (length > 0) ids = checkProperties(bytes, at, payloadAt, publishProperties, 'PUBLISH')
+  }
+  if (topicAt === topicEnd) throw malformed('PUBLISH has no topic', faultCode.protocolError)
   return new PublishFrame(first, topic, messageId, ids, bytes, at, payloadAt, end)
 }
 
@@ -115,12 +119,7 @@ function decodeTopic (bytes: Buffer, start: number, end: number): string {
     bits |= byte
   }
   // ASCII needs no decoder.
-  if (bits < 0x80) {
-    if (start === end) {
-      throw malformed('PUBLISH has neither a topic nor a topic alias', faultCode.protocolError)
-    }
-    return bytes.toString('latin1', start, end)
-  }
+  if (bits < 0x80) return bytes.toString('latin1', start, end)
   const topic = bytes.toString('utf8', start, end)
   if (topic.includes('\uFFFD') && !isUtf8(bytes.subarray(start, end))) {
     throw malformed('the topic of PUBLISH is no UTF-8')
