@@ -566,21 +566,25 @@ test('splitter: 16 MiB in chunks of 64 KiB are joined once, and neighbours kept'
   assert.equal(large.payload.buffer, buffer)
 })
 
-test('splitter: a packet that comes byte by byte takes memory in proportion to its bytes', () => {
+test('splitter: a packet that comes byte by byte takes memory and time in proportion to its bytes', () => {
   setFlagsFromString('--expose-gc')
   const collect = runInNewContext('gc') as () => void
-  const stream = encoded({ ...hello, payload: Buffer.alloc(300_000, 'ab') })
+  const payload = Buffer.alloc(600_000, 'abc')
+  const stream = encoded({ ...hello, payload })
   const recorder = new Recorder()
   const splitter = new Splitter(recorder, { version: 5, maxBytes: maxPacketBytes })
   collect()
-  const before = process.memoryUsage().heapUsed
+  const heapBefore = process.memoryUsage().heapUsed
+  const begin = performance.now()
   for (const chunk of cut(stream.subarray(0, -1), [1])) splitter.push(chunk)
+  // A quarter of a second. Joined at each byte it would be a quarter of a minute.
+  assert.ok(performance.now() - begin < 5_000)
   collect()
-  // As 300,000 Buffers it would be 30 MB.
-  const grown = process.memoryUsage().heapUsed - before
+  // As 600,000 Buffers it would be 60 MB.
+  const grown = process.memoryUsage().heapUsed - heapBefore
   assert.ok(grown < 3_000_000, `${grown} bytes`)
   splitter.push(stream.subarray(-1))
-  assert.ok(recorder.frames[0]?.payload.equals(Buffer.alloc(300_000, 'ab')))
+  assert.ok(recorder.frames[0]?.payload.equals(payload))
 })
 
 test('detach: leaves the message as it is, and lets go of what was read with it', () => {

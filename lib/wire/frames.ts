@@ -36,7 +36,7 @@ export class Splitter {
   readonly #faults: (typeof firstByteFaults)[4]
   /** The packet of which only a part has come. */
   readonly #pieces = new Pieces()
-  /** Its size; 0 while that has not come. */
+  /** Its size, if there is one; 0 while that has not come. */
   #wanted = 0
   #failure: unknown
 
@@ -96,7 +96,6 @@ export class Splitter {
     }
     const frame = this.#pieces.joinedWith(chunk.subarray(0, missing))
     this.#pieces.clear()
-    this.#wanted = 0
     this.#onFrame(frame, 0, frame.length)
     return missing
   }

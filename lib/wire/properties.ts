@@ -122,14 +122,12 @@ function foreignProperty (id: number, packet: string): Error {
   return malformed(`${packet} has no property ${id}`)
 }
 
-/** Where a value ends; beyond `end` if it does not fit. */
+/** Where a value ends; beyond `end` if it does not fit, whatever a length that is cut seems to be. */
 function valueEnd (bytes: Buffer, at: number, end: number, kind: number): number {
   if (kind === variable) return at + variableByteSize(readVariable(bytes, at, end))
   if (kind < counted) return at + kind
-  if (at + 2 > end) return Infinity
   const next = at + 2 + readUint16(bytes, at)
-  if (kind === counted) return next
-  return next + 2 > end ? Infinity : next + 2 + readUint16(bytes, next)
+  return kind === counted ? next : next + 2 + readUint16(bytes, next)
 }
 
 /** Decodes properties of a PUBLISH that `checkProperties` has accepted. */
