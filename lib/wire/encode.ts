@@ -1,7 +1,8 @@
 import type { PublishProperties, QoS } from '../../types/message.ts'
+import { propertiesSize, variableByteSize } from '../guard.ts'
 import { writeUint16, writeVariable } from './fields.ts'
 import { packetType, type AckType } from './packets.ts'
-import { encodedPropertiesBytes, encodeProperties } from './properties.ts'
+import { writeProperties } from './properties.ts'
 
 /** A PUBLISH to be written, checked by the guard. */
 export interface PublishToEncode {
@@ -17,7 +18,7 @@ export interface PublishToEncode {
  *
  * @param packetId any number with QoS 0
  * @returns the offset after it
- * @throws RangeError if `target` has no room for `encodedHeadBytes` and the payload
+ * @throws RangeError if it does not fit: `encodedHeadBytes` and the payload always do
  */
 export function encodePublish (
   target: Buffer, offset: number, publish: PublishToEncode, packetId: number, dup: boolean, version: 4 | 5
@@ -32,25 +33,30 @@ export function encodePublishHead (
   target: Buffer, offset: number, publish: PublishToEncode, packetId: number, dup: boolean, version: 4 | 5
 ): number {
   const { topic, payload, qos, retain, properties } = publish
-  if (offset + encodedHeadBytes(publish, version) > target.length) {
-    throw new RangeError('the buffer has no room for the head of a PUBLISH')
-  }
   const topicBytes = Buffer.byteLength(topic)
-  const propertyBytes = version === 5 ? encodedPropertiesBytes(properties) : 0
-  const remaining = 2 + topicBytes + (qos > 0 ? 2 : 0) + propertyBytes + payload.length
+  const propertyBytes = version === 5 && properties !== undefined ? propertiesSize(properties) : 0
+  const remaining = 2 + topicBytes + (qos > 0 ? 2 : 0) + payload.length +
+    (version === 5 ? variableByteSize(propertyBytes) + propertyBytes : 0)
+  const end = offset + 1 + variableByteSize(remaining) + remaining - payload.length
+  // Writing beyond it would do nothing, and tear the stream.
+  if (end > target.length) throw new RangeError('the buffer has no room for the head of a PUBLISH')
   target[offset] = packetType.publish << 4 | (dup && qos > 0 ? 8 : 0) | qos << 1 | (retain ? 1 : 0)
   let at = writeVariable(target, offset + 1, remaining)
   at = writeUint16(target, at, topicBytes)
   target.write(topic, at)
   at += topicBytes
   if (qos > 0) at = writeUint16(target, at, packetId)
-  return version === 5 ? encodeProperties(target, at, properties) : at
+  if (version === 5) at = writeVariable(target, at, propertyBytes)
+  if (propertyBytes > 0) writeProperties(target, at, properties ?? {})
+  return end
 }
 
 /** What the head of a PUBLISH takes at most. */
 export function encodedHeadBytes ({ topic, properties }: PublishToEncode, version: 4 | 5): number {
-  // A UTF-16 unit has three bytes at most; the fixed header five, the lengths and identifiers two each.
-  return 9 + topic.length * 3 + (version === 5 ? encodedPropertiesBytes(properties) : 0)
+  // A UTF-16 unit takes three bytes at most. The rest: a fixed header of five, two for the topic's length and
+  // the identifier each, four for the length of the properties.
+  const propertyBytes = version === 5 && properties !== undefined ? propertiesSize(properties) : 0
+  return 13 + topic.length * 3 + propertyBytes
 }
 
 /** What an acknowledgement takes at most. */

@@ -1,12 +1,12 @@
 import { checkAck, checkControl } from './control.ts'
 import { faultCode, malformed } from './malformed.ts'
-import { firstByteProblem, mayCome, packetType, type AckType } from './packets.ts'
+import { firstByteFaults, packetType, type AckType } from './packets.ts'
 import { Pieces } from './pieces.ts'
 import { decodePublish, type PublishFrame } from './publish-frame.ts'
 
+export * from './encode.ts'
 export { packetType, type AckType } from './packets.ts'
 export { PublishFrame } from './publish-frame.ts'
-export * from './encode.ts'
 
 /** Where packets go. What it throws ends the splitter, as a malformed packet does. */
 export interface FrameSink {
@@ -33,10 +33,10 @@ export class Splitter {
   readonly #sink: FrameSink
   readonly #version: 4 | 5
   readonly #maxBytes: number
-  readonly #mayCome: Uint8Array
+  readonly #faults: (typeof firstByteFaults)[4]
   /** The packet of which only a part has come. */
   readonly #pieces = new Pieces()
-  /** Its size; 0 while that has not come. */
+  /** Its size, if there is one; 0 while that has not come. */
   #wanted = 0
   #failure: unknown
 
@@ -44,7 +44,7 @@ export class Splitter {
     this.#sink = sink
     this.#version = version
     this.#maxBytes = maxBytes
-    this.#mayCome = mayCome[version]
+    this.#faults = firstByteFaults[version]
   }
 
   /** What is kept of a packet that has not come whole. */
@@ -96,16 +96,15 @@ export class Splitter {
     }
     const frame = this.#pieces.joinedWith(chunk.subarray(0, missing))
     this.#pieces.clear()
-    this.#wanted = 0
     this.#onFrame(frame, 0, frame.length)
     return missing
   }
 
   /** The size of the packet that begins here; 0 while that cannot be told. */
   #sizeAt (bytes: Buffer, at: number, end: number): number {
-    const first = bytes[at] as number
     // A packet that cannot be right is not waited for: an HTTP server's answer would look like a long one.
-    if (this.#mayCome[first] === 0) throw unexpected(first, this.#version)
+    const fault = this.#faults[bytes[at] as number]
+    if (fault !== undefined) throw malformed(fault.problem, fault.reasonCode)
     if (at + 1 >= end) return 0
     const digit = bytes[at + 1] as number
     const size = digit < 0x80 ? digit + 2 : this.#longSizeAt(bytes, at, end)
@@ -148,9 +147,4 @@ export class Splitter {
 
 function isAck (type: number): type is AckType {
   return type >= packetType.puback && type <= packetType.pubcomp
-}
-
-function unexpected (first: number, version: 4 | 5): Error {
-  const fault = firstByteProblem(first, version)
-  return malformed(fault?.problem ?? 'unexpected', fault?.reasonCode)
 }

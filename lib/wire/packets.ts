@@ -37,10 +37,18 @@ const clientOnly: readonly number[] =
 /** The packets that 3.1.1 has for clients only, or not at all. */
 const version5Only: readonly number[] = [packetType.disconnect, packetType.auth]
 
-/** What is wrong with the first byte of a packet from a server; undefined if nothing is. */
-export function firstByteProblem (
-  first: number, version: 4 | 5
-): { problem: string, reasonCode: number } | undefined {
+interface Fault {
+  readonly problem: string
+  readonly reasonCode: number
+}
+
+/** For each version and first byte what is wrong if a packet from a server begins with it. */
+export const firstByteFaults: Readonly<Record<4 | 5, readonly (Fault | undefined)[]>> = {
+  4: Array.from({ length: 256 }, (_, first) => firstByteFault(first, 4)),
+  5: Array.from({ length: 256 }, (_, first) => firstByteFault(first, 5))
+}
+
+function firstByteFault (first: number, version: 4 | 5): Fault | undefined {
   const type = first >> 4
   const flags = first & 0x0f
   const name = packetName(type)
@@ -62,11 +70,4 @@ function publishFlagsProblem (flags: number): string | undefined {
 function flagsProblem (type: number, flags: number): string | undefined {
   const wanted = type === packetType.pubrel ? 0b0010 : 0
   return flags === wanted ? undefined : `has the flags ${flags}, not ${wanted}`
-}
-
-/** For each first byte and version whether a server may send it. */
-export const mayCome: Readonly<Record<4 | 5, Uint8Array>> = { 4: firstBytes(4), 5: firstBytes(5) }
-
-function firstBytes (version: 4 | 5): Uint8Array {
-  return Uint8Array.from({ length: 256 }, (_, first) => firstByteProblem(first, version) ? 0 : 1)
 }

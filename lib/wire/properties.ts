@@ -1,7 +1,7 @@
 import type { PublishProperties } from '../../types/message.ts'
-import { propertiesSize, variableByteSize } from '../guard.ts'
+import { variableByteSize } from '../guard.ts'
 import { faultCode, malformed } from './malformed.ts'
-import { readUint16, readUint32, readVariable, writeBytes, writeText, writeUint32, writeVariable } from './fields.ts'
+import { readUint16, readUint32, readVariable, writeBytes, writeText, writeUint32 } from './fields.ts'
 
 /** The properties of a received PUBLISH in the form of mqtt-packet. */
 export interface DecodedProperties {
@@ -122,14 +122,12 @@ function foreignProperty (id: number, packet: string): Error {
   return malformed(`${packet} has no property ${id}`)
 }
 
-/** Where a value ends; beyond `end` if it does not fit. */
+/** Where a value ends; beyond `end` if it does not fit, whatever a length that is cut seems to be. */
 function valueEnd (bytes: Buffer, at: number, end: number, kind: number): number {
   if (kind === variable) return at + variableByteSize(readVariable(bytes, at, end))
   if (kind < counted) return at + kind
-  if (at + 2 > end) return Infinity
   const next = at + 2 + readUint16(bytes, at)
-  if (kind === counted) return next
-  return next + 2 > end ? Infinity : next + 2 + readUint16(bytes, next)
+  return kind === counted ? next : next + 2 + readUint16(bytes, next)
 }
 
 /** Decodes properties of a PUBLISH that `checkProperties` has accepted. */
@@ -190,28 +188,15 @@ function readText (bytes: Buffer, at: number): string {
   return bytes.toString('utf8', at + 2, at + 2 + readUint16(bytes, at))
 }
 
-/** How many bytes the properties of a PUBLISH take, with their length. */
-export function encodedPropertiesBytes (properties: PublishProperties | undefined): number {
-  if (properties === undefined) return 1
-  const size = propertiesSize(properties)
-  return variableByteSize(size) + size
-}
-
 /**
- * Writes the properties of a PUBLISH, with their length.
+ * Writes the properties of a PUBLISH, without their length.
  *
  * @returns the offset after them
  */
-export function encodeProperties (
-  target: Buffer, offset: number, properties: PublishProperties | undefined
-): number {
-  if (properties === undefined) {
-    target[offset] = 0
-    return offset + 1
-  }
+export function writeProperties (target: Buffer, offset: number, properties: PublishProperties): number {
   const { payloadFormatIndicator, messageExpiryInterval, contentType, responseTopic, correlationData } =
     properties
-  let at = writeVariable(target, offset, propertiesSize(properties))
+  let at = offset
   if (payloadFormatIndicator !== undefined) {
     target[at++] = propertyId.payloadFormatIndicator
     target[at++] = payloadFormatIndicator ? 1 : 0
@@ -232,10 +217,10 @@ export function encodeProperties (
     target[at++] = propertyId.correlationData
     at = writeBytes(target, at, correlationData)
   }
-  return encodeUserProperties(target, at, properties)
+  return writeUserProperties(target, at, properties)
 }
 
-function encodeUserProperties (
+function writeUserProperties (
   target: Buffer, offset: number, { userProperties }: PublishProperties
 ): number {
   let at = offset

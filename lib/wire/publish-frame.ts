@@ -19,6 +19,7 @@ export class PublishFrame {
   #propertiesAt: number
   #payloadAt: number
   #end: number
+  #isDetached: boolean
   #payload: Buffer | undefined
   #properties: DecodedProperties | undefined
 
@@ -42,6 +43,7 @@ export class PublishFrame {
     this.#propertiesAt = propertiesAt
     this.#payloadAt = payloadAt
     this.#end = end
+    this.#isDetached = false
     this.#payload = undefined
     this.#properties = undefined
   }
@@ -62,16 +64,15 @@ export class PublishFrame {
    */
   detach (): void {
     const size = this.#end - this.#propertiesAt
-    // It would free less than it takes. So it is when detached before, and with a message that was collected
-    // from several reads.
-    if (size * 2 >= this.#bytes.buffer.byteLength) return
-    const own = Buffer.allocUnsafeSlow(size)
-    this.#bytes.copy(own, 0, this.#propertiesAt, this.#end)
-    this.#bytes = own
+    // A message that fills what it lies in would free less than its copy takes. So does one that was cut over
+    // several reads, which lies in bytes of its own.
+    if (this.#isDetached || size * 2 > this.#bytes.buffer.byteLength) return
+    this.#isDetached = true
+    this.#bytes = Buffer.from(this.#bytes.subarray(this.#propertiesAt, this.#end))
     this.#payloadAt -= this.#propertiesAt
     this.#propertiesAt = 0
     this.#end = size
-    this.#payload = undefined
+    this.#payload = this.#payloadAt === 0 ? this.#bytes : undefined
   }
 }
 
@@ -95,12 +96,16 @@ export function decodePublish (
     messageId = readUint16(bytes, topicEnd)
     if (messageId === 0) throw malformed('PUBLISH has the packet identifier 0', faultCode.protocolError)
   }
-  if (version === 4) return new PublishFrame(first, topic, messageId, noIds, bytes, at, at, end)
-  const length = readVariable(bytes, at, end)
-  at += variableByteSize(length)
-  const payloadAt = at + length
-  if (payloadAt > end) throw malformed('the properties of PUBLISH end after the packet')
-  const ids = length === 0 ? noIds : checkProperties(bytes, at, payloadAt, publishProperties, 'PUBLISH')
+  let payloadAt = at
+  let ids = noIds
+  if (version === 5) {
+    const length = readVariable(bytes, at, end)
+    at += variableByteSize(length)
+    payloadAt = at + length
+    if (payloadAt > end) throw malformed('the properties of PUBLISH end after the packet')
+    if (length > 0) ids = checkProperties(bytes, at, payloadAt, publishProperties, 'PUBLISH')
+  }
+  if (topicAt === topicEnd) throw malformed('PUBLISH has no topic', faultCode.protocolError)
   return new PublishFrame(first, topic, messageId, ids, bytes, at, payloadAt, end)
 }
 
@@ -114,12 +119,7 @@ function decodeTopic (bytes: Buffer, start: number, end: number): string {
     bits |= byte
   }
   // ASCII needs no decoder.
-  if (bits < 0x80) {
-    if (start === end) {
-      throw malformed('PUBLISH has neither a topic nor a topic alias', faultCode.protocolError)
-    }
-    return bytes.toString('latin1', start, end)
-  }
+  if (bits < 0x80) return bytes.toString('latin1', start, end)
   const topic = bytes.toString('utf8', start, end)
   if (topic.includes('\uFFFD') && !isUtf8(bytes.subarray(start, end))) {
     throw malformed('the topic of PUBLISH is no UTF-8')
