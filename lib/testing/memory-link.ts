@@ -1,3 +1,4 @@
+import { AsyncResource } from 'node:async_hooks'
 import { errors } from '../errors.ts'
 import type {
   BrokerLimits, BrokerLink, ConnectionEvents, OutgoingPublish, ReceivedPacket, SubscribeOptions
@@ -8,7 +9,7 @@ export interface LinkHost {
   route (publish: OutgoingPublish, from: MemoryLink): void
   subscribe (link: MemoryLink, filter: string, options: SubscribeOptions): void
   unsubscribe (link: MemoryLink, filter: string): void
-  /** The link is open; it is connected when the broker calls `rise`. */
+  /** The link is open; it is connected when the broker calls `rise`, and not if it calls `refuse`. */
   attach (link: MemoryLink): void
   detach (link: MemoryLink): void
 }
@@ -18,23 +19,29 @@ export interface LinkHost {
  */
 export class MemoryLink implements BrokerLink {
   readonly client = undefined
-  readonly version = 5
-  readonly nextVersion = 5
+  readonly version: 4 | 5
   readonly limits: BrokerLimits = {
     maximumQoS: 2, retainAvailable: true, maximumPacketSize: Infinity, receiveMaximum: 65_535
   }
 
   readonly #host: LinkHost
   readonly #events: ConnectionEvents
+  /** Where it was made: what comes from the broker has nothing to do with whoever published it. */
+  readonly #origin = new AsyncResource('MemoryLink')
   isUp = false
   everUp = false
   isOpen = false
   attempts = 0
   lastError: Error | undefined
 
-  constructor (host: LinkHost, events: ConnectionEvents) {
+  constructor (host: LinkHost, version: 4 | 5, events: ConnectionEvents) {
     this.#host = host
+    this.version = version
     this.#events = events
+  }
+
+  get nextVersion (): 4 | 5 {
+    return this.version
   }
 
   open (): void {
@@ -45,12 +52,18 @@ export class MemoryLink implements BrokerLink {
   /** For the broker: connects, after this turn. */
   rise (): void {
     this.attempts++
-    setImmediate(() => {
+    this.#later(() => {
       if (!this.isOpen || this.isUp) return
       this.isUp = true
       this.everUp = true
       this.#events.onUp()
     })
+  }
+
+  /** For the broker: refuses the connection, after this turn. */
+  refuse (cause: Error): void {
+    this.attempts++
+    this.#later(() => { if (this.isOpen) this.fall(cause) })
   }
 
   /** For the broker: cuts the connection. */
@@ -64,7 +77,7 @@ export class MemoryLink implements BrokerLink {
   /** For the broker: brings a message, after this turn, unless the connection is another by then. */
   deliver (packet: ReceivedPacket): void {
     const attempt = this.attempts
-    setImmediate(() => {
+    this.#later(() => {
       if (this.isUp && attempt === this.attempts) this.#events.onMessage(packet)
     })
   }
@@ -91,6 +104,10 @@ export class MemoryLink implements BrokerLink {
     this.isOpen = false
     this.isUp = false
     this.#host.detach(this)
+  }
+
+  #later (task: () => void): void {
+    setImmediate(() => this.#origin.runInAsyncScope(task))
   }
 
   /** One round trip. */
