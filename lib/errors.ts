@@ -66,6 +66,9 @@ export const errors = {
     'FST_MQTT_PAYLOAD_DECODE', 'The payload is no %s: %s', 400),
   FST_MQTT_PAYLOAD_TOO_LARGE: createError<'FST_MQTT_PAYLOAD_TOO_LARGE', 413, [size: number, limit: number]>(
     'FST_MQTT_PAYLOAD_TOO_LARGE', 'The payload has %s bytes, maxPayload allows %s', 413),
+  FST_MQTT_IDLE_TIMEOUT: createError<'FST_MQTT_IDLE_TIMEOUT', 504, [timeoutMs: number, running: number]>(
+    'FST_MQTT_IDLE_TIMEOUT',
+    'After %s ms handlers are still running (%s): a handler that awaits idle() waits for itself', 504),
 
   // Publishing
   FST_MQTT_PAYLOAD_ENCODE: createError<'FST_MQTT_PAYLOAD_ENCODE', 400, [codec: string, problem: string, options?: ErrorOptions]>(

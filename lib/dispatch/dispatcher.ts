@@ -2,6 +2,7 @@ import type { Health } from '../../types/status.ts'
 import type { Message } from '../../types/message.ts'
 import { Router } from '../router/router.ts'
 import { TopicCache } from '../router/topic-cache.ts'
+import { errors } from '../errors.ts'
 import { paramsOf } from '../topic/params.ts'
 import { Failures } from './failure.ts'
 import type { Incoming } from './message.ts'
@@ -107,6 +108,26 @@ export class Dispatcher {
   async idle (): Promise<void> {
     if (this.#running === 0) return
     await new Promise<void>((resolve) => this.#idle.push(resolve))
+  }
+
+  /**
+   * The same, with an end: a handler that waits for it waits for itself, and nothing tells which handler asks
+   * (an AsyncLocalStorage would, at the cost of every promise of the application).
+   *
+   * @throws `FST_MQTT_IDLE_TIMEOUT`
+   */
+  async idleWithin (timeoutMs: number): Promise<void> {
+    let timer: NodeJS.Timeout | undefined
+    const deadline = new Promise<never>((_resolve, reject) => {
+      timer = setTimeout(() => reject(new errors.FST_MQTT_IDLE_TIMEOUT(timeoutMs, this.#running)), timeoutMs)
+      // Closing does not wait for those who wait here.
+      timer.unref()
+    })
+    try {
+      await Promise.race([this.idle(), deadline])
+    } finally {
+      clearTimeout(timer)
+    }
   }
 
   #dispatch (incoming: Incoming): void {
