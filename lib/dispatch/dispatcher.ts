@@ -29,6 +29,7 @@ export class Dispatcher {
   readonly #router = new Router<Route>()
   readonly #matches = new TopicCache<readonly Match[]>()
   readonly #idle: (() => void)[] = []
+  readonly #deadlines = new Set<NodeJS.Timeout>()
   #held: Incoming[] | undefined = []
   #isStopped = false
   #running = 0
@@ -102,6 +103,8 @@ export class Dispatcher {
   stop (): void {
     this.#isStopped = true
     this.#held = undefined
+    // Nobody who waits keeps the process.
+    for (const timer of this.#deadlines) timer.unref()
   }
 
   /** Resolves when no handler runs. */
@@ -117,17 +120,19 @@ export class Dispatcher {
    * @throws `FST_MQTT_IDLE_TIMEOUT`
    */
   async idleWithin (timeoutMs: number): Promise<void> {
-    let timer: NodeJS.Timeout | undefined
-    const deadline = new Promise<never>((_resolve, reject) => {
-      timer = setTimeout(() => reject(new errors.FST_MQTT_IDLE_TIMEOUT(timeoutMs, this.#running)), timeoutMs)
-      // Closing does not wait for those who wait here.
-      timer.unref()
+    if (this.#running === 0) return
+    await new Promise<void>((resolve, reject) => {
+      const timer = setTimeout(() => {
+        reject(new errors.FST_MQTT_IDLE_TIMEOUT(timeoutMs, this.#running))
+      }, timeoutMs)
+      if (this.#isStopped) timer.unref()
+      this.#deadlines.add(timer)
+      this.#idle.push(() => {
+        clearTimeout(timer)
+        this.#deadlines.delete(timer)
+        resolve()
+      })
     })
-    try {
-      await Promise.race([this.idle(), deadline])
-    } finally {
-      clearTimeout(timer)
-    }
   }
 
   #dispatch (incoming: Incoming): void {
