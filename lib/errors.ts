@@ -73,6 +73,9 @@ export const errors = {
     'FST_MQTT_ACK_NOT_MANUAL', "The topic '%s' acknowledges by itself: message.ack() is for topics with ack: 'manual'", 500),
   FST_MQTT_ACK_CODE: createError<'FST_MQTT_ACK_CODE', 500, [given: string]>(
     'FST_MQTT_ACK_CODE', 'message.ack() takes 0, or a reason code from 128 to 255 to refuse the message, not %s', 500),
+  FST_MQTT_IDLE_TIMEOUT: createError<'FST_MQTT_IDLE_TIMEOUT', 504, [timeoutMs: number, running: number]>(
+    'FST_MQTT_IDLE_TIMEOUT',
+    'After %s ms handlers are still running (%s): a handler that awaits idle() waits for itself', 504),
 
   // Publishing
   FST_MQTT_PAYLOAD_ENCODE: createError<'FST_MQTT_PAYLOAD_ENCODE', 400, [codec: string, problem: string, options?: ErrorOptions]>(

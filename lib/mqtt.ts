@@ -7,14 +7,14 @@ import type { Health, Status } from '../types/status.ts'
 import type { Engine } from './engine.ts'
 import { checkHook, isConnectionHook, passOnPublish, type Hook, type HookBook } from './dispatch/hooks.ts'
 import { errors } from './errors.ts'
-import { textProblem, topicNameProblem } from './guard.ts'
+import { millisecondsProblem, textProblem, topicNameProblem } from './guard.ts'
 import { bytesOf } from './payload/bytes.ts'
 import { RegisteredTopic } from './registered-topic.ts'
 import { checkPublishOptions } from './session/publish.ts'
 import { printTopics } from './topic/listing.ts'
 import { assertInsidePrefix, withPrefix } from './topic/prefix.ts'
 import { checkTopicOptions } from './topic/topic-options.ts'
-import { defined, describe, isRecord, kindOf } from './values.ts'
+import { defined, describe, isRecord, kindOf, recordProblem } from './values.ts'
 
 /** Where a context stands: what its topics run with, and which connection they use. */
 export interface Context {
@@ -142,8 +142,12 @@ export class MqttContext {
     await this.#context.engine('close').close()
   }
 
-  async idle (): Promise<void> {
-    await this.#context.engine('idle').dispatcher.idle()
+  async idle (options: unknown = {}): Promise<void> {
+    const { dispatcher } = this.#context.engine('idle')
+    const problem = recordProblem(options, idleChecks)
+    if (problem !== undefined) throw new errors.FST_MQTT_OPTIONS_INVALID('timeout', problem)
+    const { timeout = 30_000 } = options as { timeout?: number }
+    await dispatcher.idleWithin(timeout)
   }
 
   get client (): Mqtt['client'] {
@@ -170,6 +174,8 @@ export class MqttContext {
     return topic
   }
 }
+
+const idleChecks = { timeout: millisecondsProblem }
 
 /** A pattern, or a contract of `defineTopic`. */
 function readTarget (target: unknown): { pattern: string, options: Record<string, unknown> } {

@@ -264,6 +264,30 @@ test('messages: log is a child of the instance that names pattern and topic', as
   assert.deepEqual([pattern, topic], ['a/<x>', 'a/b'])
 })
 
+test('idle: waits for handlers, and ends with a coded error where one does not, as one that waits for itself', async (t) => {
+  const { fastify } = await createApp(t, { start: 'manual' })
+  let end = (): void => {}
+  const ended = new Promise<void>((resolve) => { end = resolve })
+  fastify.mqtt.topic('long', () => ended)
+  fastify.mqtt.topic('itself', async () => {
+    await Promise.resolve()
+    await fastify.mqtt.idle({ timeout: 10 })
+  })
+  const { handlers: [itself] } = await fastify.mqtt.inject({ topic: 'itself' })
+  const expected = {
+    code: 'FST_MQTT_IDLE_TIMEOUT', message: /After 10 ms handlers are still running \(1\): a handler that awaits idle\(\)/
+  }
+  await assert.rejects(Promise.reject(itself?.error), expected)
+  const long = fastify.mqtt.inject({ topic: 'long' })
+  await assert.rejects(fastify.mqtt.idle({ timeout: 10 }), expected)
+  const idle = fastify.mqtt.idle()
+  end()
+  await Promise.all([idle, long])
+  for (const options of [{ timeout: 0 }, { timeout: '1' }, { timeOut: 1 }, 7]) {
+    await assert.rejects(fastify.mqtt.idle(options as object), { code: 'FST_MQTT_OPTIONS_INVALID' })
+  }
+})
+
 test('gate: before the application is ready 10,000 messages are kept, more are counted and warned of once', () => {
   const warnings: string[] = []
   const log = { warn: (text: string) => warnings.push(text), debug: () => {} } as unknown as Message['log']

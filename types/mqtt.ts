@@ -149,8 +149,13 @@ export interface Mqtt<Provider extends FastifyTypeProvider = FastifyTypeProvider
    * promise.
    */
   close (): Promise<void>
-  /** Resolves when no handler is running. */
-  idle (): Promise<void>
+  /**
+   * Resolves when no handler is running. Not for handlers: one that awaits it waits for itself.
+   *
+   * @param options `timeout` in milliseconds, default 30,000
+   * @throws rejects with `FST_MQTT_IDLE_TIMEOUT`
+   */
+  idle (options?: { readonly timeout?: number | undefined }): Promise<void>
 
   /**
    * The MQTT.js client of the current connection, as a way out; undefined before `connect()`. Its

@@ -2,6 +2,7 @@ import type { Health } from '../../types/status.ts'
 import type { Message } from '../../types/message.ts'
 import { Router } from '../router/router.ts'
 import { TopicCache } from '../router/topic-cache.ts'
+import { errors } from '../errors.ts'
 import { paramsOf } from '../topic/params.ts'
 import { Failures } from './failure.ts'
 import type { Incoming } from './message.ts'
@@ -29,6 +30,7 @@ export class Dispatcher {
   readonly #router = new Router<Route>()
   readonly #matches = new TopicCache<readonly Match[]>()
   readonly #idle: (() => void)[] = []
+  readonly #deadlines = new Set<NodeJS.Timeout>()
   #held: Held[] | undefined = []
   #isStopped = false
   #running = 0
@@ -103,12 +105,36 @@ export class Dispatcher {
   stop (): void {
     this.#isStopped = true
     this.#held = undefined
+    // Nobody who waits keeps the process.
+    for (const timer of this.#deadlines) timer.unref()
   }
 
   /** Resolves when no handler runs. */
   async idle (): Promise<void> {
     if (this.#running === 0) return
     await new Promise<void>((resolve) => this.#idle.push(resolve))
+  }
+
+  /**
+   * The same, with an end: a handler that waits for it waits for itself, and nothing tells which handler asks
+   * (an AsyncLocalStorage would, at the cost of every promise of the application).
+   *
+   * @throws `FST_MQTT_IDLE_TIMEOUT`
+   */
+  async idleWithin (timeoutMs: number): Promise<void> {
+    if (this.#running === 0) return
+    await new Promise<void>((resolve, reject) => {
+      const timer = setTimeout(() => {
+        reject(new errors.FST_MQTT_IDLE_TIMEOUT(timeoutMs, this.#running))
+      }, timeoutMs)
+      if (this.#isStopped) timer.unref()
+      this.#deadlines.add(timer)
+      this.#idle.push(() => {
+        clearTimeout(timer)
+        this.#deadlines.delete(timer)
+        resolve()
+      })
+    })
   }
 
   #dispatch (incoming: Incoming, receipt: Receipt | undefined): void {

@@ -1,7 +1,9 @@
 import type { PublishProperties, QoS } from '../../types/message.ts'
 import { errors } from '../errors.ts'
-import { maxRemainingLength, propertiesProblem, publishSize, qosProblem, topicNameProblem } from '../guard.ts'
-import { booleanNamed, defined, describe, kindOf, recordProblem, type Checks } from '../values.ts'
+import {
+  maxRemainingLength, millisecondsProblem, propertiesProblem, publishSize, qosProblem, topicNameProblem
+} from '../guard.ts'
+import { booleanNamed, defined, kindOf, recordProblem, type Checks } from '../values.ts'
 import type { BrokerLimits, OutgoingPublish } from './link.ts'
 
 /** The options of a publish, checked. */
@@ -37,9 +39,7 @@ const checks: Checks = {
   retain: booleanNamed('retain'),
   properties: propertiesProblem,
   absolute: booleanNamed('absolute'),
-  timeout: (value) => Number.isInteger(value) && (value as number) > 0 && (value as number) < 2 ** 31
-    ? undefined
-    : `timeout has to be a whole number of milliseconds from 1 to 2147483647, not ${describe(value)}`,
+  timeout: millisecondsProblem,
   signal: (value) => value instanceof AbortSignal
     ? undefined
     : `signal has to be an AbortSignal, not ${kindOf(value)}`
