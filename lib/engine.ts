@@ -2,7 +2,7 @@ import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
 import type { InjectResult } from '../types/inject.ts'
 import type { ListedTopic } from '../types/listing.ts'
 import type { Mqtt } from '../types/mqtt.ts'
-import type { Health, RefusedFilter, Status } from '../types/status.ts'
+import type { Health, RefusedFilter, Stats, Status } from '../types/status.ts'
 import { ConnectionLog } from './connection-log.ts'
 import { Dispatcher } from './dispatch/dispatcher.ts'
 import { ConnectionHooks } from './dispatch/hooks.ts'
@@ -18,7 +18,9 @@ import { Inbox } from './session/inbox.ts'
 import type { Link, LinkEvents } from './session/link.ts'
 import { Outbox } from './session/outbox.ts'
 import type { RegisteredTopic } from './registered-topic.ts'
-import { assertBrokerAccepts, preparePublish, type CheckedPublishOptions } from './session/publish.ts'
+import {
+  acceptableOptions, assertBrokerAccepts, preparePublish, type CheckedPublishOptions
+} from './session/publish.ts'
 import { refusalClass } from './session/refusals.ts'
 import { SubscriptionBook } from './session/subscriptions.ts'
 import { TopicNames, type Named } from './topic/names.ts'
@@ -95,7 +97,14 @@ export class Engine {
       codecs: this.codecs,
       maxPayload: settings.maxPayload,
       log: host.log,
-      onUnmatched: (incoming) => this.#onUnmatched(incoming)
+      concurrency: settings.concurrency,
+      order: settings.order,
+      inbox: settings.inbox,
+      publish: async (letter) => {
+        await this.publish(letter.topic, letter.payload, acceptableOptions(letter, this.#connection))
+      },
+      onUnmatched: (incoming) => this.#onUnmatched(incoming),
+      isFor: () => true
     })
   }
 
@@ -141,6 +150,7 @@ export class Engine {
   health (): Health {
     const { granted, refused, pending } = this.book
     const { attempts, lastError, everUp, version } = this.#connection
+    const { received, unmatched, failed, dropped } = this.dispatcher.stats
     const status = this.status
     return {
       ok: status === 'ready' && refused.length === 0 && pending.length === 0,
@@ -150,8 +160,12 @@ export class Engine {
       attempts,
       lastError: lastError && { code: errorCode(lastError), message: describeError(lastError) },
       subscriptions: { granted, refused, pending },
-      messages: { ...this.dispatcher.counters }
+      messages: { received, unmatched, failed, dropped }
     }
+  }
+
+  stats (): Stats {
+    return { ...this.dispatcher.stats, unacked: this.#inbox.unacked, outbox: this.#outbox.counters }
   }
 
   /** Connects and waits until every subscription is answered; gives up after `connectTimeout`. */

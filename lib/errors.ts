@@ -76,6 +76,12 @@ export const errors = {
   FST_MQTT_IDLE_TIMEOUT: createError<'FST_MQTT_IDLE_TIMEOUT', 504, [timeoutMs: number, running: number]>(
     'FST_MQTT_IDLE_TIMEOUT',
     'After %s ms handlers are still running (%s): a handler that awaits idle() waits for itself', 504),
+  FST_MQTT_ORDER_KEY: createError<'FST_MQTT_ORDER_KEY', 500, [pattern: string, given: string]>(
+    'FST_MQTT_ORDER_KEY', "The function 'order' of '%s' has to return a string, not %s", 500),
+  FST_MQTT_DEAD_LETTER: createError<
+    'FST_MQTT_DEAD_LETTER', 502, [pattern: string, problem: string, consequence: string, options?: ErrorOptions]
+  >(
+    'FST_MQTT_DEAD_LETTER', "The dead letter target of '%s' has failed (%s): %s", 502),
 
   // Publishing
   FST_MQTT_PAYLOAD_ENCODE: createError<'FST_MQTT_PAYLOAD_ENCODE', 400, [codec: string, problem: string, options?: ErrorOptions]>(
