@@ -233,7 +233,7 @@ for (const [options, key, says] of [
   [{ codecs: [{ ...codec, contentType: '' }] }, 'codecs.0.contentType', /not ''/],
   [{ validatorCompiler: {} }, 'validatorCompiler', /expected function, not an object/],
   [{ concurrency: 0 }, 'concurrency', /greater or equal to 1/],
-  [{ order: 'key' }, 'order', /expected string or function, not 'key'/],
+  [{ order: 'key' }, 'order', /expected 'topic' or 'none' or function, not 'key'/],
   [{ inbox: { overflow: 'reject' } }, 'inbox.overflow', /expected one of 'drop-oldest', 'drop-newest'/],
   [{ inbox: { maxBytes: 0 } }, 'inbox.maxBytes', /greater or equal to 1/],
   [{ client: { password } }, 'client.password', /there is no such option, there are wsOptions, /],

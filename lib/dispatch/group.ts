@@ -1,5 +1,5 @@
 import type { MessageOrder } from '../../types/topic.ts'
-import { Queue } from './queue.ts'
+import { Place, Queue } from './queue.ts'
 import type { Task } from './scheduler.ts'
 
 /** Messages of one topic that run one after the other: those with one topic name, or with one key. */
@@ -22,14 +22,20 @@ export class Group {
   readonly concurrency: number
   readonly order: MessageOrder
   running = 0
-  /** Those that would have a slot of the connection, and none of the topic. */
-  readonly parked = new Queue<Task>()
+  /** Those that want a slot. It is their turn where they have a lane. */
+  readonly ready = new Queue<Task>()
+  /** Among the groups with something that may run; the scheduler's own. */
+  readonly place = new Place<Group>(this)
   /** Lanes with an owner that are not cached. */
   readonly #lanes = new Map<string, Lane>()
 
   constructor (concurrency: number, order: MessageOrder) {
     this.concurrency = concurrency
     this.order = order
+  }
+
+  get hasSlot (): boolean {
+    return this.running < this.concurrency
   }
 
   get hasLanes (): boolean {

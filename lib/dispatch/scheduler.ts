@@ -44,21 +44,22 @@ class Wait extends Place<Task> implements Waiting {
 /**
  * Says what may run now: so many handlers at once, over all and of each topic, and in each lane one message
  * after the other. Only what is under way takes a slot: a handler that is done when it returns has had none,
- * and as long as all are like that there is nothing to look up.
+ * and as long as all are like that there is nothing to look up. Topics take turns at the slots, so that one
+ * that is flooded does not keep the others waiting.
  *
  * ```
- * a message ── its lane has an owner ── followers ──┐ it is its turn
- *        ├──── no slot ────────────────► ready ◄─────┘
- *        │                               │ │  ▲ its topic has a slot
- *        │                               │ ▼  │
- *        └──── runs ◄────────────────────┘ parked
+ * a message ── its lane has an owner ── followers of the owner
+ *     │                                     │ it is its turn
+ *     ├────── no slot ────────────────► ready ── of its topic
+ *     │                                     │ it is the topic's turn
+ *     └────── runs ◄────────────────────────┘
  * ```
  */
 export class Scheduler {
   readonly #concurrency: number
   readonly #backlog: Backlog
-  /** Want a slot. It is their turn where they have a lane. */
-  readonly #ready = new Queue<Task>()
+  /** Those in which something is ready, and that have a slot of their own. */
+  readonly #groups = new Queue<Group>()
   #running = 0
   #isPumping = false
   #isStopped = false
@@ -74,7 +75,7 @@ export class Scheduler {
   }
 
   hasSlot (group: Group): boolean {
-    return this.#running < this.#concurrency && group.running < group.concurrency
+    return this.#running < this.#concurrency && group.hasSlot
   }
 
   /** Something has begun that is not done yet. */
@@ -86,14 +87,14 @@ export class Scheduler {
   end (group: Group): void {
     this.#running--
     group.running--
-    const parked = group.parked.shift()
-    if (parked !== undefined) this.#put(parked, this.#ready)
+    this.#list(group)
     this.#pump()
   }
 
   /** Runs it as soon as there is a slot. */
   enqueue (task: Task): void {
-    this.#put(task, this.#ready)
+    this.#put(task, task.group.ready)
+    this.#list(task.group)
     this.#pump()
   }
 
@@ -159,19 +160,24 @@ export class Scheduler {
     return wait
   }
 
+  #list (group: Group): void {
+    const isListed = group.place.queue !== undefined
+    if (!isListed && group.ready.size > 0 && group.hasSlot) this.#groups.append(group.place)
+  }
+
   #pump (): void {
     // What runs may end at once, and let the next one run: a loop, or ten thousand would be a stack too deep.
     if (this.#isPumping) return
     this.#isPumping = true
     while (this.#running < this.#concurrency && !this.#isStopped) {
-      const task = this.#ready.shift()
-      if (task === undefined) break
-      if (this.hasSlot(task.group)) {
+      const group = this.#groups.shift()
+      if (group === undefined) break
+      const task = group.hasSlot ? group.ready.first?.value : undefined
+      if (task !== undefined) {
         this.withdraw(task)
         task.proceed()
-      } else {
-        this.#put(task, task.group.parked)
       }
+      this.#list(group)
     }
     this.#isPumping = false
   }
