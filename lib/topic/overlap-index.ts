@@ -2,7 +2,7 @@ import { overlap } from './overlap.ts'
 
 /**
  * Topic filters that can be asked which of them overlap another. A trie of their levels, in which wildcards
- * are levels like others, finds the few that may: to compare each with each takes 29 s at 10,000 filters.
+ * are levels like others, finds the few that may: each with each takes half a minute at 10,000.
  */
 export class OverlapIndex {
   readonly #root = new Node()
