@@ -69,8 +69,11 @@ export class Engine {
       onDown: (cause, wasUp) => this.#onDown(cause, wasUp),
       onMessage: (packet) => this.dispatcher.receive(packet)
     })
-    const onRefused = (refused: RefusedFilter) => this.#onRefused(refused)
-    this.book = new SubscriptionBook(this.#connection, onRefused, settings.connectTimeoutMs)
+    this.book = new SubscriptionBook(this.#connection, {
+      onRefused: (refused) => this.#onRefused(refused, 'error'),
+      onStillRefused: (refused) => this.#onRefused(refused, 'debug'),
+      onRestored: ({ filter }) => host.log.info({ filter }, `subscription to '${filter}' is granted now`)
+    }, { answerTimeoutMs: settings.connectTimeoutMs })
     this.#outbox = new Outbox(this.#connection, settings.address.text)
     this.hooks = new ConnectionHooks((name, error) => {
       host.log.error({ err: error }, `the MQTT hook ${name} failed`)
@@ -235,14 +238,14 @@ export class Engine {
     await this.#outbox.flush(this.settings.drainTimeoutMs)
     this.#outbox.close()
     await this.#connection.close(disconnectMs)
-    this.book.onDown()
+    this.book.close()
     this.#isClosed = true
     this.#host.log.debug(`disconnected from ${this.settings.address.text}`)
   }
 
   #onUp (): void {
     this.#lastComplaint = undefined
-    this.book.onUp()
+    this.book.onUp(false)
     this.hooks.run('onConnect')
     const { version, attempts } = this.#connection
     this.#host.log.info(`connected to ${this.settings.address.text} with MQTT ${version === 5 ? '5' : '3.1.1'}` +
@@ -277,9 +280,9 @@ export class Engine {
     this.hooks.run('onUnmatched', new ReceivedMessage(incoming, recipient, {}, Buffer.from(incoming.payload)))
   }
 
-  #onRefused (refused: RefusedFilter): void {
+  #onRefused (refused: RefusedFilter, level: 'error' | 'debug'): void {
     const { filter, reasonCode, reason } = refused
-    this.#host.log.error({ filter, reasonCode }, `subscription to '${filter}' was refused: ${reason}`)
+    this.#host.log[level]({ filter, reasonCode }, `subscription to '${filter}' was refused: ${reason}`)
   }
 }
 

@@ -67,6 +67,9 @@ export interface BrokerLimits {
   readonly maximumPacketSize: number
   /** How many messages with QoS 1 and 2 may wait for their acknowledgement. */
   readonly receiveMaximum: number
+  readonly subscriptionIdentifiersAvailable: boolean
+  readonly wildcardSubscriptionAvailable: boolean
+  readonly sharedSubscriptionAvailable: boolean
 }
 
 /** Milliseconds between attempts. */
@@ -88,7 +91,9 @@ export interface BrokerLink {
   open (): void
   send (publish: OutgoingPublish, settle: (error?: Error) => void): number | undefined
   forget (packetId: number): void
-  subscribe (filters: readonly string[], options: SubscribeOptions): Promise<readonly number[]>
+  subscribe (
+    filters: readonly string[], options: SubscribeOptions, subscriptionIdentifier: number | undefined
+  ): Promise<readonly number[]>
   unsubscribe (filters: readonly string[]): Promise<void>
   close (timeoutMs: number): Promise<void>
 }
@@ -179,10 +184,13 @@ export class Connection implements BrokerLink {
    *
    * @returns the reason code of each
    */
-  async subscribe (filters: readonly string[], options: SubscribeOptions): Promise<readonly number[]> {
+  async subscribe (
+    filters: readonly string[], options: SubscribeOptions, subscriptionIdentifier: number | undefined
+  ): Promise<readonly number[]> {
     const client = this.#connectedClient()
     const { qos, noLocal: nl, retainAsPublished: rap, retainHandling: rh } = options
-    const wire = this.#version === 5 ? { qos, nl, rap, rh } : { qos }
+    const properties = subscriptionIdentifier === undefined ? {} : { properties: { subscriptionIdentifier } }
+    const wire = this.#version === 5 ? { qos, nl, rap, rh, ...properties } : { qos }
     return await new Promise((resolve, reject) => {
       client.subscribe([...filters], wire, (error, _granted, packet) => {
         // One refusal makes the whole batch an error; the packet has the answer for each filter.
@@ -293,7 +301,13 @@ export class Connection implements BrokerLink {
 }
 
 const noLimits: BrokerLimits = {
-  maximumQoS: 2, retainAvailable: true, maximumPacketSize: Infinity, receiveMaximum: 65_535
+  maximumQoS: 2,
+  retainAvailable: true,
+  maximumPacketSize: Infinity,
+  receiveMaximum: 65_535,
+  subscriptionIdentifiersAvailable: true,
+  wildcardSubscriptionAvailable: true,
+  sharedSubscriptionAvailable: true
 }
 
 /** CONNACK "unacceptable protocol version", of 3.1.1 and of 5. */

@@ -21,7 +21,14 @@ export class MemoryLink implements BrokerLink {
   readonly version = 5
   readonly nextVersion = 5
   readonly limits: BrokerLimits = {
-    maximumQoS: 2, retainAvailable: true, maximumPacketSize: Infinity, receiveMaximum: 65_535
+    maximumQoS: 2,
+    retainAvailable: true,
+    maximumPacketSize: Infinity,
+    receiveMaximum: 65_535,
+    // A message comes once, for the subscription with the highest quality of service.
+    subscriptionIdentifiersAvailable: false,
+    wildcardSubscriptionAvailable: true,
+    sharedSubscriptionAvailable: true
   }
 
   readonly #host: LinkHost
