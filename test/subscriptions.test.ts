@@ -12,6 +12,7 @@ import { SubscriptionBook, type BookSettings } from '../lib/session/subscription
 import { overlap } from '../lib/topic/overlap.ts'
 import { deferred, type Deferred } from './helpers/deadline.ts'
 import { FakeSubscribePort, subscribeOptions as options } from './helpers/subscribe-port.ts'
+import { anyStep, Simulation } from './helpers/subscription-simulation.ts'
 
 interface BookOptions extends BookSettings {
   readonly isUp?: boolean
@@ -101,7 +102,7 @@ suite('SubscriptionBook', () => {
     assert.equal(port.calls.length, 1)
   })
 
-  test('what one reads while an answer is waited for is asked for besides', async () => {
+  test('what is wanted while another filter waits for its answer does not wait for it', async () => {
     const { port, book } = openBook()
     const answer = deferred<number[]>()
     port.onSubscribe = async (filters) => filters.includes('a') ? await answer.promise : [0]
@@ -113,6 +114,14 @@ suite('SubscriptionBook', () => {
     assert.deepEqual([book.granted, book.pending], [[{ filter: 'b', qos: 0 }], ['a']])
     answer.resolve([0])
     await book.answered()
+    assert.deepEqual(port.take(), [])
+  })
+
+  test('what is wanted in the turn in which the connection is lost is not sent', async () => {
+    const { port, book } = openBook()
+    book.want('a', options())
+    book.onDown()
+    await turn()
     assert.deepEqual(port.take(), [])
   })
 
@@ -898,3 +907,26 @@ test('RetryTimer: the part is random by itself', (t) => {
   assert.ok(new Set(delays).size > 10)
   assert.ok(delays.every((delay) => Number(delay) >= 0 && Number(delay) < 1_000))
 })
+
+for (const version of [4, 5] as const) {
+  test(`SubscriptionBook: on MQTT ${version} the broker holds what is wanted, after whatever happened`, async (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout'] })
+    const scene = fc.record({
+      steps: fc.array(anyStep, { maxLength: 80, size: 'max' }),
+      dropsRefused: fc.boolean(),
+      ending: fc.constantFrom('same connection', 'session kept', 'session lost')
+    })
+    await fc.assert(fc.asyncProperty(scene, async ({ steps, dropsRefused, ending }) => {
+      const tick = (milliseconds: number) => t.mock.timers.tick(milliseconds)
+      const simulation = new Simulation(version, dropsRefused, tick)
+      opened.push(simulation.book)
+      for (const step of steps) await simulation.run(step)
+      const answered = simulation.book.answered()
+      if (ending !== 'same connection' || !simulation.isUp) simulation.up(ending === 'session kept')
+      await simulation.settle()
+      await answered
+      simulation.checkEnd(ending === 'session lost')
+      simulation.book.close()
+    }), { numRuns: 500 })
+  })
+}
