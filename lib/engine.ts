@@ -18,10 +18,11 @@ import { Inbox } from './session/inbox.ts'
 import type { Link, LinkEvents } from './session/link.ts'
 import { Outbox } from './session/outbox.ts'
 import type { RegisteredTopic } from './registered-topic.ts'
-import { assertBrokerAccepts, preparePublish, type CheckedPublishOptions } from './session/publish.ts'
+import { assertBrokerAccepts, type CheckedPublishOptions } from './session/publish.ts'
 import { refusalClass } from './session/refusals.ts'
 import { SubscriptionBook } from './session/subscriptions.ts'
 import { TopicNames, type Named } from './topic/names.ts'
+import { OutgoingNames } from './topic/outgoing-names.ts'
 import { overlap } from './topic/overlap.ts'
 
 /** What the engine needs from the application that it runs in. */
@@ -66,12 +67,14 @@ export class Engine {
   #hasFailed = false
   #isOpen = false
   readonly #injections = new Injections()
+  readonly #names: OutgoingNames
   #giveUp: (() => void) | undefined
   readonly #log: ConnectionLog
 
   constructor (settings: Settings, host: EngineHost) {
     this.settings = settings
     this.#host = host
+    this.#names = new OutgoingNames(settings.prefix)
     this.#log = new ConnectionLog(host.log, settings.address.text)
     this.codecs = new Codecs(host.poisoning, settings.codecs)
     this.schemas = new SchemaCompiler(settings.validatorCompiler)
@@ -99,9 +102,19 @@ export class Engine {
     })
   }
 
-  /** Publishes bytes to an absolute topic name. */
+  /**
+   * The absolute topic name for a publish.
+   *
+   * @throws `FST_MQTT_TOPIC_NAME`, `FST_MQTT_TOPIC_OUTSIDE_PREFIX`
+   */
+  nameOf (topic: unknown, isAbsolute: boolean): string {
+    return isAbsolute ? this.#names.absolute(topic) : this.#names.inside(topic)
+  }
+
+  /** Publishes bytes to an absolute topic name that `nameOf` gave. */
   publish (topic: string, payload: Buffer, options: CheckedPublishOptions): Promise<void> {
-    const publish = preparePublish(topic, payload, options)
+    const { qos, retain, properties, contentType } = options
+    const publish = { topic, payload, qos, retain, properties, contentType }
     // What is accepted while offline is checked when it is sent.
     if (this.#connection.isUp) assertBrokerAccepts(publish, this.#connection)
     if (this.#injections.capture(publish, (bytes) => this.codecs.json.decode(bytes))) return Promise.resolve()

@@ -4,7 +4,8 @@ import { setImmediate as turn } from 'node:timers/promises'
 import type { RefusedFilter } from '../types/status.ts'
 import { Connection } from '../lib/session/connection.ts'
 import { noLimits, type BrokerLimits, type OutgoingPublish, type SubscribeOptions } from '../lib/session/link.ts'
-import { assertBrokerAccepts, checkPublishOptions, preparePublish } from '../lib/session/publish.ts'
+import { assertBrokerAccepts, checkPublishOptions } from '../lib/session/publish.ts'
+import { OutgoingNames } from '../lib/topic/outgoing-names.ts'
 import { needsMqtt5, SubscriptionBook, type SubscribePort } from '../lib/session/subscriptions.ts'
 
 const broker = 'mqtt://broker:1883'
@@ -78,12 +79,14 @@ suite('checkPublishOptions', () => {
   }
 })
 
-suite('preparePublish', () => {
+suite('a publish', () => {
   function prepare (
     topic: string, size: number, options: object, given: Partial<BrokerLimits> = {}, version: 4 | 5 = 5
   ): OutgoingPublish {
     const limits = { ...noLimits, ...given }
-    const publish = preparePublish(topic, Buffer.alloc(size), checkPublishOptions(options, 0))
+    const { qos, retain, properties } = checkPublishOptions(options, 0)
+    const name = new OutgoingNames('').absolute(topic)
+    const publish = { topic: name, payload: Buffer.alloc(size), qos, retain, properties }
     assertBrokerAccepts(publish, { version, limits })
     return publish
   }
@@ -91,7 +94,7 @@ suite('preparePublish', () => {
   test('gives the PUBLISH that the connection sends', () => {
     const properties = { contentType: 'x' }
     assert.deepEqual(prepare('a', 2, { qos: 1, retain: true, properties, absolute: true }), {
-      topic: 'a', payload: Buffer.alloc(2), qos: 1, retain: true, properties, contentType: undefined
+      topic: 'a', payload: Buffer.alloc(2), qos: 1, retain: true, properties
     })
   })
 
