@@ -131,6 +131,11 @@ export function describeError (error: unknown): string {
   return error instanceof Error ? error.message : String(error)
 }
 
+/** What was thrown, as an error: codecs and converters of an application may throw anything. */
+export function asError (thrown: unknown): Error {
+  return thrown instanceof Error ? thrown : new Error(describeError(thrown))
+}
+
 /** The code of an error where it has one, as text: MQTT.js has numbers for the reason codes of the broker. */
 export function errorCode (error: unknown): string {
   const code = error instanceof Error && 'code' in error ? error.code : undefined

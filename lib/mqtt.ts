@@ -6,7 +6,7 @@ import type { Mqtt } from '../types/mqtt.ts'
 import type { Health, Status } from '../types/status.ts'
 import type { Engine } from './engine.ts'
 import { checkHook, isConnectionHook, passOnPublish, type Hook, type HookBook } from './dispatch/hooks.ts'
-import { errors } from './errors.ts'
+import { asError, errors } from './errors.ts'
 import { millisecondsProblem } from './guard.ts'
 import { bytesOf } from './payload/bytes.ts'
 import { RegisteredTopic } from './registered-topic.ts'
@@ -65,7 +65,7 @@ export class MqttContext {
       const checked = checkPublishOptions(options, 0)
       return engine.publish(engine.nameOf(topic, checked.absolute), bytesOf(payload), checked)
     } catch (error) {
-      return Promise.reject(error as Error)
+      return Promise.reject(asError(error))
     }
   }
 

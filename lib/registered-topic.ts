@@ -4,7 +4,7 @@ import type { Handler, Topic, TopicForOptions } from '../types/topic.ts'
 import { Lifecycle, passOnPublish, type HookBook } from './dispatch/hooks.ts'
 import { invalid, type PayloadRule, type Route } from './dispatch/pipeline.ts'
 import type { Engine } from './engine.ts'
-import { errors } from './errors.ts'
+import { asError, errors } from './errors.ts'
 import { bytesOf } from './payload/bytes.ts'
 import { encodeWith } from './payload/codecs.ts'
 import { checkPublishOptions, type CheckedPublishOptions } from './session/publish.ts'
@@ -165,7 +165,7 @@ export class RegisteredTopic implements Topic<Params, unknown>, Route {
       return passOnPublish(this.#hooks, this.server, { topic, payload, options })
         .then((outgoing) => this.#publish(topic, outgoing.payload, outgoing.options))
     } catch (error) {
-      return Promise.reject(error as Error)
+      return Promise.reject(asError(error))
     }
   }
 

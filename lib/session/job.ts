@@ -1,5 +1,4 @@
 import { errors } from '../errors.ts'
-import { listen, unlisten, type Abortable } from './aborts.ts'
 import type { Timed } from './deadlines.ts'
 import type { OutgoingPublish } from './link.ts'
 
@@ -23,7 +22,7 @@ export interface JobHost {
 export type JobState = 'queued' | 'sent' | 'released'
 
 /** One publish on its way, which settles once. */
-export class Job implements Timed, Abortable {
+export class Job implements Timed {
   readonly publish: OutgoingPublish
   readonly timeoutMs: number
   readonly bytes: number
@@ -51,6 +50,7 @@ export class Job implements Timed, Abortable {
   readonly #resolve: () => void
   readonly #reject: (error: Error) => void
   #signal: AbortSignal | undefined
+  #onAbort: (() => void) | undefined
 
   constructor (
     publish: OutgoingPublish,
@@ -69,11 +69,8 @@ export class Job implements Timed, Abortable {
 
   listen (signal: AbortSignal): void {
     this.#signal = signal
-    listen(signal, this)
-  }
-
-  onAbort (signal: AbortSignal): void {
-    this.settle(aborted(signal))
+    this.#onAbort = () => this.settle(aborted(signal))
+    signal.addEventListener('abort', this.#onAbort, { once: true })
   }
 
   onOverdue (): void {
@@ -83,7 +80,7 @@ export class Job implements Timed, Abortable {
   settle (error?: Error): void {
     if (this.isSettled) return
     this.isSettled = true
-    if (this.#signal !== undefined) unlisten(this.#signal, this)
+    if (this.#onAbort !== undefined) this.#signal?.removeEventListener('abort', this.#onAbort)
     if (error === undefined) this.#resolve()
     else this.#reject(error)
     this.#host.onSettled(this)
