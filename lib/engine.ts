@@ -7,7 +7,8 @@ import { Dispatcher } from './dispatch/dispatcher.ts'
 import { ConnectionHooks } from './dispatch/hooks.ts'
 import { ReceivedMessage, type Incoming } from './dispatch/message.ts'
 import { describeError, errorCode, errors } from './errors.ts'
-import { Injections } from './injection.ts'
+import { injections } from './injection.ts'
+import { logFailure } from './diagnostics.ts'
 import type { Settings } from './options/settings.ts'
 import { Codecs } from './payload/codecs.ts'
 import type { PoisoningRules } from './payload/json.ts'
@@ -54,7 +55,6 @@ export class Engine {
   #isClosed = false
   #hasFailed = false
   #isOpen = false
-  readonly #injections = new Injections()
   #giveUp: (() => void) | undefined
   #lastComplaint: string | undefined
 
@@ -73,7 +73,7 @@ export class Engine {
     this.book = new SubscriptionBook(this.#connection, onRefused, settings.connectTimeoutMs)
     this.#outbox = new Outbox(this.#connection, settings.address.text)
     this.hooks = new ConnectionHooks((name, error) => {
-      host.log.error({ err: error }, `the MQTT hook ${name} failed`)
+      logFailure(host.log, error, {}, `the MQTT hook ${name} failed`)
     })
     this.dispatcher = new Dispatcher({
       codecs: this.codecs,
@@ -86,7 +86,8 @@ export class Engine {
   /** Publishes bytes to an absolute topic name. */
   async publish (topic: string, payload: Buffer, options: CheckedPublishOptions): Promise<void> {
     const publish = preparePublish(topic, payload, options, this.#connection)
-    if (this.#injections.capture(publish, (bytes) => this.codecs.json.decode(bytes))) return
+    const { namespace } = this.settings
+    if (injections.capture(publish, namespace, (bytes) => this.codecs.json.decode(bytes))) return
     const timeoutMs = options.timeoutMs ?? this.settings.publishTimeoutMs
     await this.#outbox.publish(publish, { timeoutMs, signal: options.signal })
   }
@@ -164,7 +165,7 @@ export class Engine {
   /** Brings a message to the handlers without a broker; what they publish is not sent. */
   async inject (incoming: Incoming): Promise<InjectResult> {
     if (this.#draining !== undefined) throw new errors.FST_MQTT_CLOSED(this.settings.address.text)
-    return await this.#injections.run(() => this.dispatcher.inject(incoming))
+    return await injections.run(() => this.dispatcher.inject(incoming))
   }
 
   /**
