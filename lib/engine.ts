@@ -3,6 +3,7 @@ import type { InjectResult } from '../types/inject.ts'
 import type { ListedTopic } from '../types/listing.ts'
 import type { Mqtt } from '../types/mqtt.ts'
 import type { Health, RefusedFilter, Status } from '../types/status.ts'
+import { isConnectingOff } from './connecting.ts'
 import { Dispatcher } from './dispatch/dispatcher.ts'
 import { ConnectionHooks } from './dispatch/hooks.ts'
 import { ReceivedMessage, type Incoming } from './dispatch/message.ts'
@@ -88,6 +89,7 @@ export class Engine {
     const publish = preparePublish(topic, payload, options, this.#connection)
     const { namespace } = this.settings
     if (injections.capture(publish, namespace, (bytes) => this.codecs.json.decode(bytes))) return
+    if (isConnectingOff()) return
     const timeoutMs = options.timeoutMs ?? this.settings.publishTimeoutMs
     await this.#outbox.publish(publish, { timeoutMs, signal: options.signal })
   }
@@ -142,6 +144,7 @@ export class Engine {
     if (this.#draining !== undefined || this.#isClosed) {
       throw new errors.FST_MQTT_CLOSED(this.settings.address.text)
     }
+    if (isConnectingOff()) return
     this.#connecting ??= this.#start().finally(() => { this.#connecting = undefined })
     await this.#connecting
   }
