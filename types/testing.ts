@@ -25,8 +25,8 @@ export interface DevicePublishOptions {
 
 /**
  * A broker within the process, for tests: `register(multimqtt, { url: broker.url })`. It does what Mosquitto
- * 2.0 does with wildcards, qualities of service, retained messages and their expiry, `$share` (one receiver of
- * a group, in turn) and overlapping subscriptions: on MQTT 5 a copy for each of them, on 3.1.1
+ * 2.0 does with wildcards, qualities of service, retained messages and their expiry, `$share` (one receiver
+ * of a group, in turn) and overlapping subscriptions: on MQTT 5 a copy for each of them, on 3.1.1
  * (`protocolVersion: 4`) one for the connection. It has neither sessions nor permissions.
  */
 export interface MemoryBroker {
