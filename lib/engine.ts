@@ -3,12 +3,14 @@ import type { InjectResult } from '../types/inject.ts'
 import type { ListedTopic } from '../types/listing.ts'
 import type { Mqtt } from '../types/mqtt.ts'
 import type { Health, RefusedFilter, Status } from '../types/status.ts'
+import { isConnectingOff } from './connecting.ts'
 import { ConnectionLog } from './connection-log.ts'
 import { Dispatcher } from './dispatch/dispatcher.ts'
 import { ConnectionHooks } from './dispatch/hooks.ts'
 import { ReceivedMessage, type Incoming } from './dispatch/message.ts'
 import { describeError, errorCode, errors } from './errors.ts'
-import { Injections } from './injection.ts'
+import { injections } from './injection.ts'
+import { logFailure } from './diagnostics.ts'
 import type { Settings } from './options/settings.ts'
 import { Codecs } from './payload/codecs.ts'
 import type { PoisoningRules } from './payload/json.ts'
@@ -66,7 +68,6 @@ export class Engine {
   #isClosed = false
   #hasFailed = false
   #isOpen = false
-  readonly #injections = new Injections()
   readonly #names: OutgoingNames
   #giveUp: (() => void) | undefined
   readonly #log: ConnectionLog
@@ -92,7 +93,7 @@ export class Engine {
       settings.inbox.maxUnacked
     )
     this.hooks = new ConnectionHooks((name, error) => {
-      host.log.error({ err: error }, `the MQTT hook ${name} failed`)
+      logFailure(host.log, error, {}, `the MQTT hook ${name} failed`)
     })
     this.dispatcher = new Dispatcher({
       codecs: this.codecs,
@@ -117,7 +118,9 @@ export class Engine {
     const publish = { topic, payload, qos, retain, properties, contentType }
     // What is accepted while offline is checked when it is sent.
     if (this.#connection.isUp) assertBrokerAccepts(publish, this.#connection)
-    if (this.#injections.capture(publish, (bytes) => this.codecs.json.decode(bytes))) return Promise.resolve()
+    const { namespace } = this.settings
+    const isCaught = injections.capture(publish, namespace, (bytes) => this.codecs.json.decode(bytes))
+    if (isCaught || isConnectingOff()) return Promise.resolve()
     const timeoutMs = options.timeoutMs ?? this.settings.publishTimeoutMs
     return this.#outbox.publish(publish, { timeoutMs, signal: options.signal })
   }
@@ -172,6 +175,7 @@ export class Engine {
     if (this.#draining !== undefined || this.#isClosed) {
       throw new errors.FST_MQTT_CLOSED(this.settings.address.text)
     }
+    if (isConnectingOff()) return
     this.#connecting ??= this.#start().finally(() => { this.#connecting = undefined })
     await this.#connecting
   }
@@ -195,7 +199,7 @@ export class Engine {
   /** Brings a message to the handlers without a broker; what they publish is not sent. */
   async inject (incoming: Incoming): Promise<InjectResult> {
     if (this.#draining !== undefined) throw new errors.FST_MQTT_CLOSED(this.settings.address.text)
-    return await this.#injections.run((receipt) => this.dispatcher.inject(incoming, receipt))
+    return await injections.run((receipt) => this.dispatcher.inject(incoming, receipt))
   }
 
   /**

@@ -6,6 +6,7 @@ import type { Mqtt } from '../types/mqtt.ts'
 import type { Health, Status } from '../types/status.ts'
 import type { Engine } from './engine.ts'
 import { checkHook, isConnectionHook, passOnPublish, type Hook, type HookBook } from './dispatch/hooks.ts'
+import { isThenable } from './dispatch/thenable.ts'
 import { asError, errors } from './errors.ts'
 import { millisecondsProblem } from './guard.ts'
 import { bytesOf } from './payload/bytes.ts'
@@ -170,7 +171,12 @@ export class MqttContext {
     try {
       if (handler !== undefined) topic.onMessage(handler as Parameters<RegisteredTopic['onMessage']>[0])
       const { filter, name } = topic
-      for (const hook of hooks.of('onTopic')) hook.call(server, { pattern, filter, name, topicPrefix })
+      for (const hook of hooks.of('onTopic')) {
+        const result = hook.call(server, { pattern, filter, name, topicPrefix })
+        if (!isThenable(result)) continue
+        result.then(undefined, () => {})
+        throw new errors.FST_MQTT_HOOK_INVALID('onTopic cannot be async: a topic is registered at once')
+      }
     } catch (error) {
       // A conflict with another topic, or a hook that objects, leaves nothing behind.
       topic.remove()

@@ -23,6 +23,7 @@ const layers: Readonly<Record<string, number>> = {
   request: 5,
   asyncapi: 5,
   testing: 5,
+  connecting: 6,
   'connection-log': 6,
   engine: 6,
   injection: 6,

@@ -25,7 +25,8 @@ export interface Mqtt<Provider extends FastifyTypeProvider = FastifyTypeProvider
    *
    * @param contract what `defineTopic` returned
    * @throws `FST_MQTT_TOPIC_PATTERN`, `FST_MQTT_TOPIC_OPTIONS`, `FST_MQTT_TOPIC_NAME_TAKEN`,
-   *   `FST_MQTT_TOPIC_CONFLICT`, `FST_MQTT_TOPIC_OUTSIDE_PREFIX`, `FST_MQTT_SCHEMA_INVALID`
+   *   `FST_MQTT_TOPIC_CONFLICT`, `FST_MQTT_TOPIC_OUTSIDE_PREFIX`, `FST_MQTT_SCHEMA_INVALID`,
+   *   `FST_MQTT_HOOK_INVALID`
    * @example
    * const reading = fastify.mqtt.topic('sensor/<int:id>/reading', {
    *   qos: 1,
