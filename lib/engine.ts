@@ -2,27 +2,24 @@ import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
 import type { InjectResult } from '../types/inject.ts'
 import type { ListedTopic } from '../types/listing.ts'
 import type { Mqtt } from '../types/mqtt.ts'
-import type { Health, RefusedFilter, Status } from '../types/status.ts'
+import type { Health, Status } from '../types/status.ts'
 import { isConnectingOff } from './connecting.ts'
-import { ConnectionLog } from './connection-log.ts'
+import { Delivery } from './delivery.ts'
 import { Dispatcher } from './dispatch/dispatcher.ts'
 import { ConnectionHooks } from './dispatch/hooks.ts'
 import { ReceivedMessage, type Incoming } from './dispatch/message.ts'
-import { describeError, errorCode, errors } from './errors.ts'
+import { errors } from './errors.ts'
 import { injections } from './injection.ts'
 import { logFailure } from './diagnostics.ts'
 import type { Settings } from './options/settings.ts'
 import { Codecs } from './payload/codecs.ts'
 import type { PoisoningRules } from './payload/json.ts'
 import { SchemaCompiler } from './payload/schemas.ts'
-import { Connection, type ConnectionSettings } from './session/connection.ts'
-import { Inbox } from './session/inbox.ts'
+import type { ConnectionSettings } from './session/connection.ts'
 import type { Link, LinkEvents } from './session/link.ts'
-import { Outbox } from './session/outbox.ts'
 import type { RegisteredTopic } from './registered-topic.ts'
-import { assertBrokerAccepts, type CheckedPublishOptions } from './session/publish.ts'
-import { refusalClass } from './session/refusals.ts'
-import { SubscriptionBook } from './session/subscriptions.ts'
+import type { CheckedPublishOptions } from './session/publish.ts'
+import type { SubscriptionBook } from './session/subscriptions.ts'
 import { TopicNames, type Named } from './topic/names.ts'
 import { OutgoingNames } from './topic/outgoing-names.ts'
 import { overlap } from './topic/overlap.ts'
@@ -38,15 +35,6 @@ export interface EngineHost {
   readonly link?: ((settings: ConnectionSettings, events: LinkEvents) => Link) | undefined
 }
 
-/** Milliseconds for the DISCONNECT itself, after everything has been waited for. */
-const disconnectMs = 500
-const pubrel = 6
-/**
- * What the protocol allows: a message that is too large is refused by itself, since the broker would send it
- * again.
- */
-const largestPacketBytes = 268_435_460
-
 /** One connection with all that hangs on it: wires the parts, and leads them through start and close. */
 export class Engine {
   readonly settings: Settings
@@ -56,42 +44,22 @@ export class Engine {
   readonly codecs: Codecs
   readonly schemas: SchemaCompiler
   readonly dispatcher: Dispatcher
-  readonly book: SubscriptionBook
   readonly hooks: ConnectionHooks
   readonly #host: EngineHost
-  readonly #connection: Link
-  readonly #outbox: Outbox
-  readonly #inbox: Inbox
+  readonly #delivery: Delivery
   #connecting: Promise<void> | undefined
   #closing: Promise<void> | undefined
   #draining: Promise<void> | undefined
   #isClosed = false
-  #hasFailed = false
   #isOpen = false
   readonly #names: OutgoingNames
-  #giveUp: (() => void) | undefined
-  readonly #log: ConnectionLog
 
   constructor (settings: Settings, host: EngineHost) {
     this.settings = settings
     this.#host = host
     this.#names = new OutgoingNames(settings.prefix)
-    this.#log = new ConnectionLog(host.log, settings.address.text)
     this.codecs = new Codecs(host.poisoning, settings.codecs)
     this.schemas = new SchemaCompiler(settings.validatorCompiler)
-    const link = host.link ?? ((linkSettings, events) => new Connection(linkSettings, events))
-    this.#connection = link({
-      ...settings, credentials: () => settings.credentials.ask(), maxPacketBytes: largestPacketBytes
-    }, this.#linkEvents())
-    const onRefused = (refused: RefusedFilter) => this.#log.onRefused(refused)
-    this.book = new SubscriptionBook(this.#connection, onRefused, settings.connectTimeoutMs)
-    this.#outbox = new Outbox(this.#connection, { broker: settings.address.text, ...settings.outbox })
-    this.#inbox = new Inbox(
-      this.#connection,
-      (message, receipt) => this.dispatcher.receive(message, receipt),
-      (unacked) => this.#renew(unacked),
-      settings.inbox.maxUnacked
-    )
     this.hooks = new ConnectionHooks((name, error) => {
       logFailure(host.log, error, {}, `the MQTT hook ${name} failed`)
     })
@@ -100,6 +68,13 @@ export class Engine {
       maxPayload: settings.maxPayload,
       log: host.log,
       onUnmatched: (incoming) => this.#onUnmatched(incoming)
+    })
+    this.#delivery = new Delivery(settings, {
+      log: host.log,
+      link: host.link,
+      deliver: (message, receipt) => this.dispatcher.receive(message, receipt),
+      onReady: () => this.hooks.run('onConnect'),
+      onDown: (cause) => this.hooks.run('onDisconnect', cause)
     })
   }
 
@@ -116,13 +91,11 @@ export class Engine {
   publish (topic: string, payload: Buffer, options: CheckedPublishOptions): Promise<void> {
     const { qos, retain, properties, contentType } = options
     const publish = { topic, payload, qos, retain, properties, contentType }
-    // What is accepted while offline is checked when it is sent.
-    if (this.#connection.isUp) assertBrokerAccepts(publish, this.#connection)
     const { namespace } = this.settings
     const isCaught = injections.capture(publish, namespace, (bytes) => this.codecs.json.decode(bytes))
     if (isCaught || isConnectingOff()) return Promise.resolve()
     const timeoutMs = options.timeoutMs ?? this.settings.publishTimeoutMs
-    return this.#outbox.publish(publish, { timeoutMs, signal: options.signal })
+    return this.#delivery.publish(publish, { timeoutMs, signal: options.signal })
   }
 
   /** What is registered, with what overlaps. */
@@ -137,35 +110,33 @@ export class Engine {
     }))
   }
 
+  get book (): SubscriptionBook {
+    return this.#delivery.book
+  }
+
   /** Of the connection, or of the attempt to connect. */
   get version (): 4 | 5 {
-    return this.#connection.version
+    return this.#delivery.version
   }
 
   get client (): Mqtt['client'] {
-    return this.#connection.client
+    return this.#delivery.client
   }
 
   get status (): Status {
     if (this.#isClosed) return 'closed'
-    if (this.#draining !== undefined) return 'draining'
-    if (!this.#connection.isOpen) return this.#hasFailed ? 'closed' : 'idle'
-    if (this.#connection.isUp) return 'ready'
-    return this.#connection.everUp ? 'offline' : 'connecting'
+    return this.#draining === undefined ? this.#delivery.status : 'draining'
   }
 
   health (): Health {
-    const { granted, refused, pending } = this.book
-    const { attempts, lastError, everUp, version } = this.#connection
-    const status = this.status
+    const { status } = this
+    const { subscriptions, ...connection } = this.#delivery.health
+    const { refused, pending } = subscriptions
     return {
       ok: status === 'ready' && refused.length === 0 && pending.length === 0,
       status,
-      broker: this.settings.address.text,
-      protocolVersion: everUp ? version : undefined,
-      attempts,
-      lastError: lastError && { code: errorCode(lastError), message: describeError(lastError) },
-      subscriptions: { granted, refused, pending },
+      ...connection,
+      subscriptions,
       messages: { ...this.dispatcher.counters }
     }
   }
@@ -176,13 +147,13 @@ export class Engine {
       throw new errors.FST_MQTT_CLOSED(this.settings.address.text)
     }
     if (isConnectingOff()) return
-    this.#connecting ??= this.#start().finally(() => { this.#connecting = undefined })
+    this.#connecting ??= this.#delivery.start().finally(() => { this.#connecting = undefined })
     await this.#connecting
   }
 
   /** Goes on trying until it is closed. */
   connectInBackground (): void {
-    if (!this.#connection.isOpen) this.#connection.open()
+    this.#delivery.open()
   }
 
   /** Lets messages through to the handlers: the application is ready. */
@@ -214,51 +185,9 @@ export class Engine {
     await (this.#closing ??= this.#close())
   }
 
-  async #start (): Promise<void> {
-    const isOurs = !this.#connection.isOpen
-    if (isOurs) this.#connection.open()
-    if (await this.#isReadyWithin(this.settings.connectTimeoutMs)) return
-    const error = this.#startError()
-    // One that was started before goes on.
-    if (isOurs) {
-      this.#hasFailed = true
-      await this.#connection.close(disconnectMs)
-      this.book.onDown()
-    }
-    throw error
-  }
-
-  async #isReadyWithin (timeoutMs: number): Promise<boolean> {
-    let timer: NodeJS.Timeout | undefined
-    const deadline = new Promise<boolean>((resolve) => {
-      timer = setTimeout(resolve, timeoutMs, false)
-      // Closing while connecting ends the wait.
-      this.#giveUp = () => resolve(false)
-    })
-    const isReady = await Promise.race([deadline, this.book.answered().then(() => true)])
-    clearTimeout(timer)
-    this.#giveUp = undefined
-    return isReady
-  }
-
-  #startError (): Error {
-    const { attempts, lastError, isUp } = this.#connection
-    if (this.#draining !== undefined) return new errors.FST_MQTT_CLOSED(this.settings.address.text)
-    const reason = isUp
-      ? `the broker did not answer the subscriptions ${this.book.pending.join(', ')}`
-      : lastError === undefined ? 'no answer' : describeError(lastError)
-    return new errors.FST_MQTT_CONNECT_FAILED(
-      this.settings.address.text,
-      this.settings.connectTimeoutMs,
-      attempts === 1 ? '1 attempt' : `${attempts} attempts`,
-      reason,
-      { cause: lastError }
-    )
-  }
-
   async #drain (): Promise<void> {
     this.dispatcher.stop()
-    this.#giveUp?.()
+    this.#delivery.giveUp()
     const { pluginTimeoutMs } = this.#host
     const { drainTimeoutMs } = this.settings
     const limitMs = pluginTimeoutMs === 0 ? drainTimeoutMs : Math.min(drainTimeoutMs, pluginTimeoutMs - 500)
@@ -267,71 +196,8 @@ export class Engine {
 
   async #close (): Promise<void> {
     await this.drain()
-    if (this.#connection.isUp) this.#announce('offline')
-    await this.#outbox.flush(this.settings.drainTimeoutMs)
-    this.#inbox.close()
-    this.#outbox.close()
-    await this.#connection.close(disconnectMs)
-    this.book.onDown()
+    await this.#delivery.close()
     this.#isClosed = true
-    this.#log.onClosed()
-  }
-
-  #linkEvents (): LinkEvents {
-    return {
-      onUp: (isSessionPresent) => {
-        this.#inbox.onUp(isSessionPresent)
-        this.#outbox.onUp(isSessionPresent)
-      },
-      onReady: () => this.#onReady(),
-      onDown: (cause, wasUp) => this.#onDown(cause, wasUp),
-      onMessage: (message) => this.#inbox.receive(message),
-      onAck: (type, packetId, reasonCode) => {
-        if (type === pubrel) this.#inbox.onPubrel(packetId)
-        else this.#outbox.onAck(type, packetId, reasonCode)
-      },
-      onWritten: (sequence) => this.#outbox.onWritten(sequence),
-      onDrain: () => this.#outbox.onDrain(),
-      onForeignPublish: (send) => this.#outbox.foreign(send),
-      onForeignDone: () => this.#outbox.onForeignDone()
-    }
-  }
-
-  #onReady (): void {
-    this.book.onUp()
-    this.#announce('online')
-    this.hooks.run('onConnect')
-    this.#log.onReady(this.#connection)
-  }
-
-  #onDown (cause: Error, wasUp: boolean): boolean {
-    this.book.onDown()
-    this.#inbox.onDown()
-    const isSoon = this.#outbox.onDown(cause)
-    this.hooks.run('onDisconnect', cause)
-    this.#log.onDown(cause, wasUp, this.#connection)
-    const { everUp, version, nextVersion } = this.#connection
-    // What will never change is not waited for.
-    if (!everUp && version === nextVersion && refusalClass(cause) === 'fatal') this.#giveUp?.()
-    return isSoon
-  }
-
-  /** Whether this client is there; the broker says it by the will if it is gone without a word. */
-  #announce (state: 'online' | 'offline'): void {
-    const { presence, publishTimeoutMs, drainTimeoutMs } = this.settings
-    if (presence === undefined) return
-    const { topic, qos } = presence
-    const publish = { topic, payload: presence[state], qos, retain: true, properties: undefined }
-    const timeoutMs = state === 'online' ? publishTimeoutMs : Math.max(1, drainTimeoutMs)
-    void this.#outbox.publish(publish, { timeoutMs, signal: undefined }).catch((error: unknown) => {
-      this.#host.log.warn({ err: error, topic }, `the presence '${state}' was not published`)
-    })
-  }
-
-  /** The broker knows no bounds: it has to keep what is not acknowledged, and send it again. */
-  #renew (unacked: number): void {
-    this.#log.onExcess(unacked, this.settings.inbox.maxUnacked)
-    this.#connection.renew(new errors.FST_MQTT_CONNECTION(`${unacked} messages wait to be acknowledged`))
   }
 
   #onUnmatched (incoming: Incoming): void {
