@@ -18,7 +18,7 @@ import { Inbox } from './session/inbox.ts'
 import type { Link, LinkEvents } from './session/link.ts'
 import { Outbox } from './session/outbox.ts'
 import type { RegisteredTopic } from './registered-topic.ts'
-import { assertBrokerAccepts, preparePublish, type CheckedPublishOptions } from './session/publish.ts'
+import { preparePublish, type CheckedPublishOptions } from './session/publish.ts'
 import { refusalClass } from './session/refusals.ts'
 import { SubscriptionBook } from './session/subscriptions.ts'
 import { TopicNames, type Named } from './topic/names.ts'
@@ -102,8 +102,6 @@ export class Engine {
   /** Publishes bytes to an absolute topic name. */
   publish (topic: string, payload: Buffer, options: CheckedPublishOptions): Promise<void> {
     const publish = preparePublish(topic, payload, options)
-    // What is accepted while offline is checked when it is sent.
-    if (this.#connection.isUp) assertBrokerAccepts(publish, this.#connection)
     if (this.#injections.capture(publish, (bytes) => this.codecs.json.decode(bytes))) return Promise.resolve()
     const timeoutMs = options.timeoutMs ?? this.settings.publishTimeoutMs
     return this.#outbox.publish(publish, { timeoutMs, signal: options.signal })
