@@ -9,7 +9,6 @@ import { Inbox, type Deliver } from './session/inbox.ts'
 import type { Patience } from './session/job.ts'
 import type { Link, LinkEvents, OutgoingPublish } from './session/link.ts'
 import { Outbox } from './session/outbox.ts'
-import { assertBrokerAccepts } from './session/publish.ts'
 import { refusalClass } from './session/refusals.ts'
 import { SubscriptionBook } from './session/subscriptions.ts'
 
@@ -88,10 +87,8 @@ export class Delivery {
     }
   }
 
-  /** Rejects as `Outbox.publish`. @throws `FST_MQTT_NEEDS_MQTT5`, `FST_MQTT_BROKER_LIMIT` */
+  /** Rejects as `Outbox.publish`. */
   publish (publish: OutgoingPublish, patience: Patience): Promise<void> {
-    // What is accepted while offline is checked when it is sent.
-    if (this.#link.isUp) assertBrokerAccepts(publish, this.#link)
     return this.#outbox.publish(publish, patience)
   }
 

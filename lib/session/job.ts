@@ -34,9 +34,10 @@ export class Job implements Timed {
   /** The connection that it was last sent on, and the one whose limits it was checked against. */
   connection = 0
   checkedOn = 0
+  /** The one on which PUBREC came. */
+  releasedOn = 0
   /** How many connections ended while it waited for its acknowledgement. */
   drops = 0
-  isSuspect = false
   /** How many connections ended right after it was sent alone. */
   loneDeaths = 0
   isQuarantined = false
