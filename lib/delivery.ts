@@ -1,6 +1,6 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { Mqtt } from '../types/mqtt.ts'
-import type { Health, RefusedFilter } from '../types/status.ts'
+import type { Health } from '../types/status.ts'
 import { ConnectionLog } from './connection-log.ts'
 import { describeError, errorCode, errors } from './errors.ts'
 import type { Settings } from './options/settings.ts'
@@ -41,6 +41,7 @@ export class Delivery {
   readonly #inbox: Inbox
   readonly #log: ConnectionLog
   #giveUp: (() => void) | undefined
+  #isSessionPresent = false
   #hasFailed = false
   #isClosed = false
 
@@ -53,8 +54,7 @@ export class Delivery {
     this.#link = createLink({
       ...settings, credentials: () => credentials.ask(), maxPacketBytes: largestPacketBytes
     }, this.#linkEvents())
-    const onRefused = (refused: RefusedFilter) => this.#log.onRefused(refused)
-    this.book = new SubscriptionBook(this.#link, onRefused, settings.connectTimeoutMs)
+    this.book = new SubscriptionBook(this.#link, this.#log, { answerTimeoutMs: settings.connectTimeoutMs })
     this.#outbox = new Outbox(this.#link, { broker: address.text, ...settings.outbox })
     const onExcess = (unacked: number) => this.#renew(unacked)
     this.#inbox = new Inbox(this.#link, host.deliver, onExcess, settings.inbox.maxUnacked)
@@ -130,7 +130,7 @@ export class Delivery {
     this.#inbox.close()
     this.#outbox.close()
     await this.#link.close(disconnectMs)
-    this.book.onDown()
+    this.book.close()
     this.#log.onClosed()
   }
 
@@ -141,7 +141,7 @@ export class Delivery {
       // Closing while connecting ends the wait.
       this.#giveUp = () => resolve(false)
     })
-    const isReady = await Promise.race([deadline, this.book.answered().then(() => true)])
+    const isReady = await Promise.race([deadline, this.book.answered().then(() => true, () => false)])
     clearTimeout(timer)
     this.#giveUp = undefined
     return isReady
@@ -165,6 +165,7 @@ export class Delivery {
   #linkEvents (): LinkEvents {
     return {
       onUp: (isSessionPresent) => {
+        this.#isSessionPresent = isSessionPresent
         this.#inbox.onUp(isSessionPresent)
         this.#outbox.onUp(isSessionPresent)
       },
@@ -183,7 +184,7 @@ export class Delivery {
   }
 
   #onReady (): void {
-    this.book.onUp()
+    this.book.onUp(this.#isSessionPresent)
     this.#announce('online')
     this.#host.onReady()
     this.#log.onReady(this.#link)

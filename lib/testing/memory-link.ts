@@ -24,7 +24,8 @@ const [puback, pubrec, pubrel, pubcomp] = [4, 5, 6, 7] as const
 export class MemoryLink implements Link {
   readonly client = undefined
   readonly version: 4 | 5
-  readonly limits = noLimits
+  // A message comes as Mosquitto sends it, but without the identifiers of subscriptions.
+  readonly limits = { ...noLimits, subscriptionIdentifiersAvailable: false }
   readonly rttMs = 0
   readonly isWritable = true
 
