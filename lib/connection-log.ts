@@ -46,7 +46,7 @@ export class ConnectionLog {
   }
 
   onStillRefused ({ filter, reasonCode, reason }: RefusedFilter): void {
-    this.#log.debug({ filter, reasonCode }, `subscription to '${filter}' is still refused: ${reason}`)
+    this.#log.debug({ filter, reasonCode }, `subscription to '${filter}' was refused again: ${reason}`)
   }
 
   onRestored ({ filter, qos }: GrantedFilter): void {
