@@ -230,7 +230,7 @@ export class Outbox implements JobHost {
 
   /** Sends what may be sent now: first what was sent before, and what the raw client has. */
   #pump (): void {
-    while (this.#suspicion.isTrialDue && this.#live + this.#foreignInFlight === 0 && this.#port.isUp) {
+    if (this.#suspicion.isTrialDue && this.#live + this.#foreignInFlight === 0 && this.#port.isUp) {
       const job = this.#suspicion.takeTrial()
       if (job !== undefined) this.#depart(job)
     }
