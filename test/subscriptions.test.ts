@@ -363,8 +363,26 @@ suite('SubscriptionBook: on a new connection', () => {
     }
   })
 
-  test('with the session nothing is asked for that is granted in it', async () => {
-    const { port, book } = openBook()
+  test('with the session every filter is asked for on MQTT 5: the broker may have dropped it', async () => {
+    const { port, book, refusals } = openBook()
+    book.want('a', options({ qos: 1 }))
+    book.want('b', options({ qos: 1 }))
+    await book.answered()
+    port.take()
+    port.onSubscribe = async (filters) => filters.map((filter) => filter === 'a' ? 0x87 : 1)
+    for (let connection = 0; connection < 3; connection++) {
+      book.onDown()
+      book.onUp(true)
+      assert.deepEqual([book.granted, book.pending], [[], ['a', 'b']])
+      await book.answered()
+      assert.deepEqual(port.take(), ['subscribe a b qos 1 rh 1'])
+      assert.deepEqual([book.granted, book.refused], [[{ filter: 'b', qos: 1 }], [refusedA]])
+    }
+    assert.deepEqual(refusals, [refusedA])
+  })
+
+  test('with the session nothing is asked for on MQTT 3.1.1 that is granted in it: retained messages came', async () => {
+    const { port, book } = openBook({ version: 4 })
     book.want('a', options({ qos: 1 }))
     await book.answered()
     port.take()
@@ -385,23 +403,30 @@ suite('SubscriptionBook: on a new connection', () => {
     assert.deepEqual(port.take(), ['subscribe a qos 0'])
   })
 
-  test('with the session what was added, changed and taken back meanwhile is made up for', async () => {
-    const { port, book } = openBook()
-    const removers = ['gone', 'changed', 'kept'].map((filter) => book.want(filter, options()))
-    await book.answered()
-    port.take()
-    book.onDown()
-    removers[0]?.()
-    removers[1]?.()
-    book.want('changed', options({ noLocal: true }))
-    book.want('raised', options({ qos: 1 }))
-    book.want('kept', options({ qos: 1 }))
-    book.onUp(true)
-    await book.answered()
-    assert.deepEqual(port.take(), [
-      'unsubscribe gone', 'subscribe changed qos 0 rh 1', 'subscribe kept qos 1 rh 1', 'subscribe raised qos 1'
-    ])
-  })
+  for (const [version, changed, expected] of [
+    [4, options({ qos: 2 }), [
+      'unsubscribe gone', 'subscribe changed qos 2', 'subscribe kept added qos 1'
+    ]],
+    [5, options({ noLocal: true }), [
+      'unsubscribe gone', 'subscribe changed qos 0 rh 1', 'subscribe kept qos 1 rh 1', 'subscribe added qos 1'
+    ]]
+  ] as const) {
+    test(`with the session what changed meanwhile is made up for on MQTT ${version}`, async () => {
+      const { port, book } = openBook({ version })
+      const removers = ['gone', 'changed', 'kept'].map((filter) => book.want(filter, options()))
+      await book.answered()
+      port.take()
+      book.onDown()
+      removers[0]?.()
+      removers[1]?.()
+      book.want('changed', changed)
+      book.want('added', options({ qos: 1 }))
+      book.want('kept', options({ qos: 1 }))
+      book.onUp(true)
+      await book.answered()
+      assert.deepEqual(port.take(), expected)
+    })
+  }
 
   test('without the session nothing is unsubscribed', async () => {
     const { port, book } = openBook()

@@ -82,10 +82,11 @@ export class Subscription {
   }
 
   /** @returns how to subscribe it */
-  ask (wanted: SubscribeOptions, identifier: number | undefined): SubscribeOptions {
-    this.#asked = { asked: wanted, identifier }
-    // Renewed without the retained messages, which came already, unless the broker does not know it any more.
-    return this.#wasGranted && wanted.retainHandling === 0 ? { ...wanted, retainHandling: 1 } : wanted
+  ask (asked: SubscribeOptions, identifier: number | undefined, version: 4 | 5): SubscribeOptions {
+    this.#asked = { asked, identifier }
+    const isRenewal = version === 5 && this.#wasGranted && asked.retainHandling === 0
+    // The retained messages came already; they come again only if the broker does not know the subscription.
+    return isRenewal ? { ...asked, retainHandling: 1 } : asked
   }
 
   /** An UNSUBSCRIBE is sent. */
@@ -107,7 +108,7 @@ export class Subscription {
   /** @returns whether that is news */
   noteRefusal (refused: RefusedFilter, pause: Pause): boolean {
     // What was granted before may be there still: the standard does not say.
-    if (this.held !== undefined) this.held = 'unknown'
+    this.doubt()
     if (this.wanted === undefined) return false
     this.refused = refused
     this.pause = pause
@@ -115,6 +116,11 @@ export class Subscription {
     const isNews = reason !== this.#toldReason
     this.#toldReason = reason
     return isNews
+  }
+
+  /** What the broker held it may hold no more, or otherwise. */
+  doubt (): void {
+    if (this.held !== undefined) this.held = 'unknown'
   }
 
   /** The connection is lost: an answer that has not come will not come. */

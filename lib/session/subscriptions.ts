@@ -92,8 +92,10 @@ export class SubscriptionBook {
   }
 
   /**
-   * A new connection. Where the broker kept the session, only what is not known to be granted in it is asked
-   * for, such as a SUBSCRIBE that was lost on its way; else everything is.
+   * A new connection. Without a session everything is asked for. With one too: a broker may have dropped what
+   * is not allowed any more, as Mosquitto's dynamic security does, and tells only who asks. On MQTT 5 that
+   * costs nothing. On 3.1.1 each SUBSCRIBE brings the retained messages again, so that only what is not known
+   * to be granted in this session is asked for, such as a SUBSCRIBE that was lost on its way.
    */
   onUp (sessionPresent: boolean): void {
     this.onDown()
@@ -101,6 +103,7 @@ export class SubscriptionBook {
     this.#isUp = true
     for (const subscription of this.#subscriptions.values()) {
       if (!sessionPresent) subscription.held = undefined
+      else if (this.#port.version === 5) subscription.doubt()
       subscription.askAnew()
       this.#review(subscription)
     }
@@ -239,7 +242,7 @@ export class SubscriptionBook {
         return []
       }
       const identifier = this.#identifierOf(filter)
-      return [{ filter, options: subscription.ask(wanted, identifier), identifier, subscription }]
+      return [{ filter, options: subscription.ask(wanted, identifier, version), identifier, subscription }]
     })
     for (const packet of subscribePackets(requests, limits.maximumPacketSize)) {
       const subscriptions = packet.requests.map(({ subscription }) => subscription)

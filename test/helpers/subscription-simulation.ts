@@ -15,7 +15,7 @@ export type Step =
   | { readonly do: 'want', readonly filter: string, readonly given: Partial<SubscribeOptions> }
   | { readonly do: 'unwant' | 'answer' | 'lose', readonly index: number }
   | { readonly do: 'up', readonly sessionPresent: boolean }
-  | { readonly do: 'allow' | 'forbid', readonly filter: string }
+  | { readonly do: 'allow' | 'forbid' | 'kick', readonly filter: string }
   | { readonly do: 'tick', readonly milliseconds: number }
   | { readonly do: 'down' | 'receive' | 'turn' | 'settle' }
 
@@ -36,6 +36,7 @@ export const anyStep = fc.oneof(
   stepsOf(1, fc.record({ do: fc.constant('lose'), index: fc.nat(20) })),
   stepsOf(2, fc.record({ do: fc.constant('up'), sessionPresent: fc.constantFrom(true, true, false) })),
   stepsOf(1, fc.record({ do: fc.constantFrom('allow', 'allow', 'forbid'), filter: anyModelFilter })),
+  stepsOf(1, fc.record({ do: fc.constant('kick'), filter: anyModelFilter })),
   stepsOf(2, fc.record({ do: fc.constant('tick'), milliseconds: fc.constantFrom(100, 5_000, 60_000) })),
   stepsOf(5, fc.record({ do: fc.constant('receive') })),
   stepsOf(5, fc.record({ do: fc.constant('turn') })),
@@ -61,7 +62,9 @@ export class Simulation {
     const retry = { minDelayMs: 1_000, maxDelayMs: 60_000, random: () => 1 }
     this.book = new SubscriptionBook(this.broker, events, { retry })
     this.broker.onSubscribe = (filter, { retainHandling }) => {
-      if (this.#wereGranted.has(filter) && retainHandling !== 1) this.#retainedTwice.push(filter)
+      // On 3.1.1 every SUBSCRIBE brings them.
+      const isTwice = version === 5 && this.#wereGranted.has(filter) && retainHandling !== 1
+      if (isTwice) this.#retainedTwice.push(filter)
     }
   }
 
@@ -86,6 +89,7 @@ export class Simulation {
       case 'lose': this.broker.lose(step.index); break
       case 'allow': this.broker.forbidden.delete(step.filter); break
       case 'forbid': this.broker.forbidden.add(step.filter); break
+      case 'kick': this.#kick(step.filter); break
       case 'tick': this.#tick(step.milliseconds); break
       case 'turn': await this.#turn(); break
       case 'settle': await this.settle(); break
@@ -135,6 +139,14 @@ export class Simulation {
     const [taken] = this.#wants.splice(index % (this.#wants.length || 1), 1)
     taken?.remove()
     if (taken !== undefined && !this.wanted.has(taken.filter)) this.#wereGranted.delete(taken.filter)
+  }
+
+  /** The broker takes a permission away, with what is subscribed by it, and ends the connection. */
+  #kick (filter: string): void {
+    this.broker.forbidden.add(filter)
+    // On 3.1.1 the book cannot know: to ask would bring retained messages again.
+    if (this.broker.version === 5) this.broker.held.delete(filter)
+    this.#down()
   }
 
   #down (): void {
