@@ -3,7 +3,7 @@ import { chmodSync } from 'node:fs'
 import { createServer, type Server } from 'node:net'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
-import { describeError, errors } from '../errors.ts'
+import { describeError, errorCode, errors } from '../errors.ts'
 import type { ChannelEnd } from './channel.ts'
 import { within } from './deadline.ts'
 import { directoryOf, ensureDirectory, groupKey, isCode, socketName, unusable, type Meeting } from './directory.ts'
@@ -73,7 +73,7 @@ export class Group {
   readonly #election: Election
   readonly #relay: Relay
   readonly #running: Promise<void>
-  readonly #onRole: ((role: Role | undefined) => void)[] = []
+  readonly #onRole: (() => void)[] = []
   #role: Role | undefined
   #state: unknown
   #trouble: Error | undefined
@@ -114,7 +114,7 @@ export class Group {
   async joined (): Promise<Role> {
     while (this.#role === undefined) {
       if (this.#isClosed) throw new errors.FST_MQTT_CLOSED(`the group '${this.#settings.group}'`)
-      await new Promise<unknown>((resolve) => this.#onRole.push(resolve))
+      await new Promise<void>((resolve) => this.#onRole.push(resolve))
     }
     return this.#role
   }
@@ -159,6 +159,7 @@ export class Group {
     await this.#running
     await within(this.#resigning, drainTimeoutMs)
     this.#setRole(undefined)
+    this.#tellWhoWaits()
   }
 
   async #run (): Promise<void> {
@@ -218,7 +219,7 @@ export class Group {
     const path = join(this.#directory, socketName())
     const server = await this.#listen(path)
     // Claimed last: whoever finds the seat finds somebody who listens.
-    const seat = this.#mayLead ? this.#election.claim(lastTerm, path) : undefined
+    const seat = this.#claim(lastTerm, path)
     if (seat === undefined) {
       await closeServer(server)
       return false
@@ -238,6 +239,16 @@ export class Group {
     return true
   }
 
+  #claim (lastTerm: number, socketPath: string): Seat | undefined {
+    if (!this.#mayLead) return undefined
+    try {
+      return this.#election.claim(lastTerm, socketPath)
+    } catch (error) {
+      this.#complain(error)
+      return undefined
+    }
+  }
+
   async #resign (reason: 'lost' | 'closing'): Promise<void> {
     this.#resigning = this.#hooks.resign(reason).catch((error: unknown) => this.#complain(error))
     await this.#resigning
@@ -255,7 +266,7 @@ export class Group {
       return server
     } catch (error) {
       server.close()
-      throw unusable(this.#directory, error)
+      throw error
     }
   }
 
@@ -269,11 +280,16 @@ export class Group {
     if (role === this.#role) return
     this.#role = role
     this.#hooks.onRole(role)
-    for (const resolve of this.#onRole.splice(0)) resolve(role)
+    this.#tellWhoWaits()
+  }
+
+  #tellWhoWaits (): void {
+    for (const resolve of this.#onRole.splice(0)) resolve()
   }
 
   #complain (error: unknown): void {
-    const trouble = error instanceof Error ? error : new Error(String(error))
+    // What is none of ours comes from the system, and the directory is all that is asked of it.
+    const trouble = isOurs(error) ? error : unusable(this.#directory, error)
     const isNew = this.#trouble === undefined || describeError(this.#trouble) !== describeError(trouble)
     this.#trouble = trouble
     if (isNew) this.#hooks.onTrouble(trouble)
@@ -289,6 +305,10 @@ export class Group {
       }
     })
   }
+}
+
+function isOurs (error: unknown): error is Error {
+  return errorCode(error).startsWith('FST_')
 }
 
 /** By host and directory: two groups that do not know of each other must not take each other's session. */
