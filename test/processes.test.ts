@@ -577,6 +577,24 @@ describe('directory', () => {
     assert.notDeepEqual(groupKey(temporaryDirectory(t)), key)
   })
 
+  test('of two who make a key at once one is first, and both have his', (t) => {
+    const base = temporaryDirectory(t)
+    const { linkSync } = fs
+    const link = t.mock.method(fs, 'linkSync', (draft: string, path: string) => {
+      writeFileSync(path, Buffer.alloc(32, 9), { mode: 0o600 })
+      linkSync(draft, path)
+    })
+    syncBuiltinESMExports()
+    const key = groupKey(base)
+    link.mock.mockImplementation(() => { throw new Error('EPERM: no links here') })
+    const other = temporaryDirectory(t)
+    assert.throws(() => groupKey(other), directoryError(/no links here/))
+    t.mock.restoreAll()
+    syncBuiltinESMExports()
+    assert.deepEqual(key, Buffer.alloc(32, 9))
+    assert.deepEqual([readdirSync(base), readdirSync(other)], [['key'], []])
+  })
+
   test('a key that others may know, or that is none, is refused', (t) => {
     const base = temporaryDirectory(t)
     const path = join(base, 'key')
@@ -773,14 +791,15 @@ const publishOf = (qos: 0 | 1 | 2, text = 'x') =>
 const nothing = { data: null, bytes: Buffer.alloc(0) }
 
 describe('relay', () => {
-  function relayWith (limits: { maxMessages?: number, maxBytes?: number } = {}) {
+  function relayWith (owner: Owner, limits: { maxMessages?: number, maxBytes?: number } = {}) {
     const relay = new Relay({ maxMessages: 1_000, maxBytes: 1_000_000, ...limits })
+    onEnd(owner, () => relay.close())
     const route = new ScriptedRoute()
     return { relay, route }
   }
 
-  test('what is asked goes to the owner, and settles as it answers', async () => {
-    const { relay, route } = relayWith()
+  test('what is asked goes to the owner, and settles as it answers', async (t) => {
+    const { relay, route } = relayWith(t)
     relay.attach(route)
     const done = relay.publish(publishOf(1), patience)
     const failed = relay.publish(publishOf(0), patience)
@@ -796,8 +815,8 @@ describe('relay', () => {
     assert.deepEqual(await reply, { data: 1, bytes: Buffer.from('b') })
   })
 
-  test('without an owner QoS 1 and 2 and calls wait, in order, and QoS 0 is offline', async () => {
-    const { relay, route } = relayWith()
+  test('without an owner QoS 1 and 2 and calls wait, in order, and QoS 0 is offline', async (t) => {
+    const { relay, route } = relayWith(t)
     const waiting = [relay.publish(publishOf(1), patience), relay.call('a', nothing, patience), relay.publish(publishOf(2), patience)]
     await assert.rejects(relay.publish(publishOf(0), patience), {
       code: 'FST_MQTT_OFFLINE', message: 'Not connected to the owner of the group: the message was not sent'
@@ -809,8 +828,8 @@ describe('relay', () => {
     await Promise.all(waiting)
   })
 
-  test('when the owner dies QoS 1 goes to the next one, of all else nobody knows', async () => {
-    const { relay, route } = relayWith()
+  test('when the owner dies QoS 1 goes to the next one, of all else nobody knows', async (t) => {
+    const { relay, route } = relayWith(t)
     relay.attach(route)
     const first = relay.publish(publishOf(1, '1'), patience)
     const others = [relay.publish(publishOf(0), patience), relay.publish(publishOf(2), patience), relay.call('a', nothing, patience)]
@@ -826,8 +845,8 @@ describe('relay', () => {
     await Promise.all([first, second, third])
   })
 
-  test('an owner that leaves gets nothing more; what it declines goes to the next one', async () => {
-    const { relay, route } = relayWith()
+  test('an owner that leaves gets nothing more; what it declines goes to the next one', async (t) => {
+    const { relay, route } = relayWith(t)
     relay.attach(route)
     const all = [relay.publish(publishOf(1), patience), relay.publish(publishOf(2), patience), relay.call('a', nothing, patience)]
     const unsent = relay.publish(publishOf(0), patience)
@@ -845,8 +864,8 @@ describe('relay', () => {
     await Promise.all(all)
   })
 
-  test('each has its own time, and the owner is told when nobody waits any more', async () => {
-    const { relay, route } = relayWith()
+  test('each has its own time, and the owner is told when nobody waits any more', async (t) => {
+    const { relay, route } = relayWith(t)
     relay.attach(route)
     const order: number[] = []
     const times = [90, 30, 60].map(async (timeoutMs) => {
@@ -868,8 +887,8 @@ describe('relay', () => {
     relay.close()
   })
 
-  test('a signal ends the wait, before it begins and later', async () => {
-    const { relay, route } = relayWith()
+  test('a signal ends the wait, before it begins and later', async (t) => {
+    const { relay, route } = relayWith(t)
     relay.attach(route)
     const controller = new AbortController()
     const options = { timeoutMs: 60_000, signal: controller.signal }
@@ -885,8 +904,8 @@ describe('relay', () => {
     assert.deepEqual(route.cancelled, [first])
   })
 
-  test('no more than maxMessages and maxBytes wait', async () => {
-    const few = relayWith({ maxMessages: 2 })
+  test('no more than maxMessages and maxBytes wait', async (t) => {
+    const few = relayWith(t, { maxMessages: 2 })
     few.relay.attach(few.route)
     const two = [few.relay.publish(publishOf(1), patience), few.relay.publish(publishOf(0), patience)]
     await assert.rejects(few.relay.publish(publishOf(1), patience), {
@@ -894,7 +913,7 @@ describe('relay', () => {
     })
     for (const id of few.route.ids) few.relay.answer(id, { type: 'done' })
     await Promise.all(two)
-    const small = relayWith({ maxBytes: 1_000 })
+    const small = relayWith(t, { maxBytes: 1_000 })
     const waiting = small.relay.publish(publishOf(1, 'x'.repeat(800)), patience)
     await assert.rejects(small.relay.publish(publishOf(1, 'x'.repeat(200)), patience), {
       code: 'FST_MQTT_OUTBOX_FULL', message: /1130 bytes would wait, the most is 1000/
@@ -907,8 +926,8 @@ describe('relay', () => {
     await next
   })
 
-  test('what cannot be sent is rejected, and does not hold up the others', async () => {
-    const { relay, route } = relayWith()
+  test('what cannot be sent is rejected, and does not hold up the others', async (t) => {
+    const { relay, route } = relayWith(t)
     const bad = relay.call('a', nothing, patience)
     route.failure = new TypeError('a BigInt')
     relay.attach(route)
@@ -919,8 +938,8 @@ describe('relay', () => {
     await good
   })
 
-  test('flush waits until all are settled, or its time is over; close settles the rest', async () => {
-    const { relay, route } = relayWith()
+  test('flush waits until all are settled, or its time is over; close settles the rest', async (t) => {
+    const { relay, route } = relayWith(t)
     relay.attach(route)
     await relay.flush(60_000)
     const publish = relay.publish(publishOf(1), patience)
