@@ -115,7 +115,21 @@ export const errors = {
   FST_MQTT_MALFORMED: createError<'FST_MQTT_MALFORMED', 502, [problem: string]>(
     'FST_MQTT_MALFORMED', 'The broker sent what MQTT does not allow: %s', 502),
   FST_MQTT_CLOSED: createError<'FST_MQTT_CLOSED', 503, [broker: string]>(
-    'FST_MQTT_CLOSED', 'The connection to %s is closed', 503)
+    'FST_MQTT_CLOSED', 'The connection to %s is closed', 503),
+
+  // Several processes
+  FST_MQTT_GROUP_DIRECTORY: createError<
+    'FST_MQTT_GROUP_DIRECTORY', 500, [directory: string, problem: string, options?: ErrorOptions]
+  >(
+    'FST_MQTT_GROUP_DIRECTORY', "The processes of the group cannot meet in '%s': %s", 500),
+  FST_MQTT_PEER_VERSION: createError<'FST_MQTT_PEER_VERSION', 503, [theirs: number, ours: number]>(
+    'FST_MQTT_PEER_VERSION',
+    'Another process of the group speaks version %s of the protocol between processes, this one version %s: ' +
+    'run one version of fastify-multimqtt in all processes of a group, and restart those with the older one', 503),
+  FST_MQTT_PEER_REFUSED: createError<'FST_MQTT_PEER_REFUSED', 503, [problem: string, options?: ErrorOptions]>(
+    'FST_MQTT_PEER_REFUSED', 'The connection to another process of the group was ended: %s', 503),
+  FST_MQTT_OUTBOX_FULL: createError<'FST_MQTT_OUTBOX_FULL', 503, [problem: string]>(
+    'FST_MQTT_OUTBOX_FULL', 'No more can wait to be sent: %s', 503)
 } as const
 
 /** The code of one of the plugin's errors. */
