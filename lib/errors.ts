@@ -155,9 +155,9 @@ export const errors = {
   FST_MQTT_DYNSEC_NOT_SENT: createError<'FST_MQTT_DYNSEC_NOT_SENT', 503, [command: string, options?: ErrorOptions]>(
     'FST_MQTT_DYNSEC_NOT_SENT', '%s was not sent, because an earlier part of the batch was not answered', 503),
   FST_MQTT_DYNSEC_INCOMPLETE: createError<
-    'FST_MQTT_DYNSEC_INCOMPLETE', 503, [subject: string, reason: string, options?: ErrorOptions]
+    'FST_MQTT_DYNSEC_INCOMPLETE', 503, [command: string, reason: string, options?: ErrorOptions]
   >(
-    'FST_MQTT_DYNSEC_INCOMPLETE', '%s was created, but it is not complete: %s', 503)
+    'FST_MQTT_DYNSEC_INCOMPLETE', '%s succeeded, but what belongs to it did not: %s', 503)
 } as const
 
 /** The code of one of the plugin's errors. */

@@ -1,5 +1,6 @@
 import type { TObject, TSchema } from '@sinclair/typebox'
 import { TypeCompiler, type TypeCheck } from '@sinclair/typebox/compiler'
+import type { ValueError } from '@sinclair/typebox/errors'
 import { errors } from '../errors.ts'
 import { maxFieldBytes, textProblem } from '../guard.ts'
 import { defined, isRecord, kindOf, type ProblemOf } from '../values.ts'
@@ -55,7 +56,15 @@ export function shapeProblem (given: unknown, schema: TSchema): string | undefin
   if (check.Check(given)) return undefined
   const first = check.Errors(given).First()
   // Told by its kind, not shown: it may be a password.
-  return `${place(first?.path ?? '')}${first?.message ?? 'invalid'}, got ${kindOf(first?.value)}`
+  return `${place(first?.path ?? '')}${first === undefined ? 'invalid' : expectation(first)}, got ${kindOf(first?.value)}`
+}
+
+function expectation ({ schema, errors: [choice], message }: ValueError): string {
+  const choices: unknown[] = Array.isArray(schema['anyOf']) ? schema['anyOf'] : []
+  const literals = choices.flatMap((one) => isRecord(one) && 'const' in one ? [String(one['const'])] : [])
+  if (literals.length > 0) return `expected one of ${literals.join(', ')}`
+  // Of a field that may be left out.
+  return choice?.First()?.message ?? message
 }
 
 /** 'acls.0.priority: ' for '/acls/0/priority'. */

@@ -121,11 +121,11 @@ export class ControlChannel implements Exchange {
   async #handshake (): Promise<Session> {
     await this.#subscribe()
     const { username } = this.#settings
-    const answers = await this.#ask([
+    // Its QoS 1 makes a broker with MQTT 5 tell if it may not be asked.
+    const [details, self] = await this.#ask([
       { command: 'getDetails' },
       ...username === undefined ? [] : [{ command: 'getClient', username }]
-    ])
-    const [details, self] = answers
+    ], 1)
     return {
       // Mosquitto 2.0: "Unknown command".
       capabilities: details?.kind === 'done' ? capabilitiesOf21 : capabilitiesOf20,
@@ -148,10 +148,10 @@ export class ControlChannel implements Exchange {
       `the broker answered with reason 0x${reasonCode.toString(16)}`)
   }
 
-  /** The first question, whose QoS 1 makes a broker with MQTT 5 tell if it may not be asked. */
-  async #ask (commands: readonly WireCommand[]): Promise<readonly Answer[]> {
+  /** A question of the handshake, before anything of the caller's is sent. */
+  async #ask (commands: readonly WireCommand[], qos: 0 | 1): Promise<readonly Answer[]> {
     const { broker, timeoutMs } = this.#settings
-    const answers = await this.#post(commands, 1, { timeoutMs })
+    const answers = await this.#post(commands, qos, { timeoutMs })
     const [first] = answers
     if (first?.kind !== 'missing') return answers
     if (first.why === 'closed') throw new errors.FST_MQTT_CLOSED(broker)
@@ -164,15 +164,14 @@ export class ControlChannel implements Exchange {
 
   /** Who we are, with the roles that come by the groups. */
   async #identify (answer: Answer | undefined): Promise<Self> {
-    const { username, timeoutMs } = this.#settings
     const client = recordIn(answer, 'client')
     const groups = namesIn(client['groups'], 'groupname')
     const details = groups.length === 0
       ? []
-      : await this.#post(groups.map((groupname) => ({ command: 'getGroup', groupname })), 0, { timeoutMs })
+      : await this.#ask(groups.map((groupname) => ({ command: 'getGroup', groupname })), 0)
     const roles = [client, ...details.map((group) => recordIn(group, 'group'))]
       .flatMap((holder) => namesIn(holder['roles'], 'rolename'))
-    return { username, groups, roles }
+    return { username: this.#settings.username, groups, roles }
   }
 
   async #post (

@@ -1,6 +1,6 @@
 import type { DynsecError, DynsecSettled } from '../../types/dynsec.ts'
 import { describeError, errors } from '../errors.ts'
-import { withSubject } from './broker-errors.ts'
+import { ofCommand, withSubject } from './broker-errors.ts'
 import { isIgnored, type CallOptions } from './call-options.ts'
 import type { WireCommand } from './checks.ts'
 import type { Executor } from './executor.ts'
@@ -32,7 +32,8 @@ export async function createWhole (
     if (refusal === undefined) return
     await executor.runOne(undo, options)
   } catch (error) {
-    throw new errors.FST_MQTT_DYNSEC_INCOMPLETE(withSubject(undo), describeError(error), { cause: error })
+    throw ofCommand(new errors.FST_MQTT_DYNSEC_INCOMPLETE(
+      withSubject(create), describeError(error), { cause: error }), create)
   }
   throw refusal
 }

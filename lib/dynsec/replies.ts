@@ -66,7 +66,7 @@ export class Replies {
    */
   #settleOvertaken (id: string): void {
     for (const earlier of this.#waiting.keys()) {
-      if (earlier === id) return
+      if (earlier === id) break
       this.settle(earlier, 'overtaken')
     }
   }
