@@ -53,6 +53,8 @@ export class Roles implements DynsecRoles {
 
   async removeAcl (rolename: string, acl: DynsecAclKey, options?: DynsecIfMissing): Promise<void> {
     const call = readCall('roles.removeAcl', options, ['ifMissing'])
-    await this.#executor.runUnlessIgnored('removeRoleACL', { ...recordOf('roles.removeAcl', acl), rolename }, call.options)
+    // A whole entry names itself, too.
+    const { acltype, topic, absolute } = recordOf('roles.removeAcl', acl)
+    await this.#executor.runUnlessIgnored('removeRoleACL', { rolename, acltype, topic, absolute }, call.options)
   }
 }
