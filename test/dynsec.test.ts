@@ -6,6 +6,7 @@ import { placeTopic, readTopic } from '../lib/dynsec/acl-topics.ts'
 import { brokerError } from '../lib/dynsec/broker-errors.ts'
 import { prepareCommand } from '../lib/dynsec/checks.ts'
 import { commands } from '../lib/dynsec/commands.ts'
+import { Pace } from '../lib/dynsec/pace.ts'
 import { errors } from '../lib/errors.ts'
 import type { DynsecError } from '../types/dynsec.ts'
 import type { DynsecCommand } from '../types/dynsec-commands.ts'
@@ -612,6 +613,16 @@ suite('many commands', () => {
     const textdescription = 'x'.repeat(100_000)
     await prose.dynsec.batch(['a', 'b', 'c'].map((username) => ({ command: 'modifyClient' as const, username, textdescription })))
     assert.deepEqual(sizes(prose.link), [2, 1])
+  })
+
+  test('are fewer where the broker took more than 100 ms, and more again where it did not', () => {
+    const pace = new Pace(20, 40)
+    const sizes = [pace.size]
+    for (const tookMs of [540, 140, 41, 41, 41, 5_000, 41, 10]) {
+      pace.note(pace.size, tookMs)
+      sizes.push(pace.size)
+    }
+    assert.deepEqual(sizes, [20, 4, 4, 8, 16, 20, 1, 2, 4])
   })
 
   test('none: nothing is sent', async () => {

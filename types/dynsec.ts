@@ -15,8 +15,9 @@ export interface DynsecOptions {
   /** Milliseconds for the answer to one message; 25 more for each of its commands. Default 5000. */
   timeout?: number | undefined
   /**
-   * How many commands of a batch go into one message. The broker does nothing else meanwhile. Default 20, or
-   * 200 with Mosquitto 2.1, which is that much faster.
+   * How many commands of a batch go into one message at most. The broker does nothing else meanwhile: those
+   * after the first are smaller where it took more than 100 ms. Default 20, or 200 with Mosquitto 2.1, which
+   * is that much faster.
    */
   chunk?: number | undefined
 }

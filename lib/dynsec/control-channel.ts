@@ -121,16 +121,19 @@ export class ControlChannel implements Exchange {
   async #handshake (): Promise<Session> {
     await this.#subscribe()
     const { username } = this.#settings
+    const since = performance.now()
     // Its QoS 1 makes a broker with MQTT 5 tell if it may not be asked.
     const [details, self] = await this.#ask([
       { command: 'getDetails' },
       ...username === undefined ? [] : [{ command: 'getClient', username }]
     ], 1)
+    const roundTripMs = performance.now() - since
     return {
       // Mosquitto 2.0: "Unknown command".
       capabilities: details?.kind === 'done' ? capabilitiesOf21 : capabilitiesOf20,
       self: await this.#identify(self),
-      maximumPacketSize: this.#link.maximumPacketSize
+      maximumPacketSize: this.#link.maximumPacketSize,
+      roundTripMs
     }
   }
 

@@ -33,6 +33,8 @@ export interface Session {
   readonly self: Self
   /** What the broker takes, in bytes; Infinity where it said nothing. */
   readonly maximumPacketSize: number
+  /** What a small question takes. */
+  readonly roundTripMs: number
 }
 
 /**

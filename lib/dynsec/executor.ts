@@ -7,6 +7,7 @@ import { brokerError, ofCommand, withSubject } from './broker-errors.ts'
 import { isIgnored, type CallOptions } from './call-options.ts'
 import { prepareCommand, type WireCommand } from './checks.ts'
 import type { Answer, Exchange, Missing, SendOptions, Session } from './exchange.ts'
+import { Pace } from './pace.ts'
 import { readReply } from './read-reply.ts'
 import { assertNotAnonymous, assertSafe, detachments } from './safety.ts'
 
@@ -23,7 +24,7 @@ export interface ExecutorSettings {
 
 /** Mosquitto 2.0 needs up to 9 ms for one command, in its only thread. */
 const perCommandMs = 25
-// Chosen so that others wait for less than 60 ms meanwhile.
+// The first message of a batch; the pace follows what it took.
 const chunkOf20 = 20
 const chunkOf21 = 200
 /** What any broker takes in one packet; Mosquitto 2.1 has a limit of 2,000,000 bytes. */
@@ -121,23 +122,27 @@ export class Executor {
   async #sendAll (
     commands: readonly WireCommand[], session: Session, options: CallOptions
   ): Promise<DynsecSettled<unknown>[]> {
+    const pace = new Pace(this.#limit(session), session.roundTripMs)
     const settled: DynsecSettled<unknown>[] = []
     let failure: unknown
-    for (const message of this.#messages(commands, session)) {
-      if (failure === undefined) {
-        try {
-          const part = await this.#send(message, options, (cause) => { failure = cause })
-          settled.push(...part)
-          continue
-        } catch (error) {
-          if (settled.length === 0) throw error
-          failure = error
-        }
+    while (settled.length < commands.length && failure === undefined) {
+      const message = messageOf(commands, settled.length, pace.size, session)
+      const since = performance.now()
+      try {
+        settled.push(...await this.#send(message, options, (cause) => { failure = cause }))
+      } catch (error) {
+        if (settled.length === 0) throw error
+        failure = error
       }
-      settled.push(...message.map((sent) => rejected(sent,
-        new errors.FST_MQTT_DYNSEC_NOT_SENT(withSubject(sent), { cause: failure }))))
+      pace.note(message.length, performance.now() - since)
     }
-    return settled
+    const notSent = commands.slice(settled.length).map((sent) =>
+      rejected(sent, new errors.FST_MQTT_DYNSEC_NOT_SENT(withSubject(sent), { cause: failure })))
+    return [...settled, ...notSent]
+  }
+
+  #limit ({ capabilities }: Session): number {
+    return this.#settings.chunk ?? (capabilities.details ? chunkOf21 : chunkOf20)
   }
 
   async #send (
@@ -152,27 +157,6 @@ export class Executor {
       if (answer.kind === 'missing') onMissing?.(error)
       return rejected(sent, error)
     })
-  }
-
-  #messages (
-    commands: readonly WireCommand[], { capabilities, maximumPacketSize }: Session
-  ): WireCommand[][] {
-    const most = this.#settings.chunk ?? (capabilities.details ? chunkOf21 : chunkOf20)
-    const mostBytes = Math.min(maxMessageBytes, maximumPacketSize)
-    const messages: WireCommand[][] = []
-    let bytes = Infinity
-    for (const command of commands) {
-      const size = Buffer.byteLength(JSON.stringify(command)) + overheadBytes
-      const last = messages.at(-1)
-      if (last === undefined || last.length === most || bytes + size > mostBytes) {
-        messages.push([command])
-        bytes = overheadBytes + size
-      } else {
-        last.push(command)
-        bytes += size
-      }
-    }
-    return messages
   }
 
   #sending (commands: number, { timeoutMs = this.#settings.timeoutMs, signal }: CallOptions): SendOptions {
@@ -197,6 +181,20 @@ export class Executor {
       case 'absent': return new errors.FST_MQTT_DYNSEC_PLUGIN_ABSENT(broker, 'endpoint not available')
     }
   }
+}
+
+/** The next commands that fit into a message: at least one, which the link refuses if it is too large. */
+function messageOf (
+  commands: readonly WireCommand[], start: number, most: number, { maximumPacketSize }: Session
+): WireCommand[] {
+  const room = Math.min(maxMessageBytes, maximumPacketSize)
+  let bytes = overheadBytes
+  const next = commands.slice(start, start + most)
+  const end = next.findIndex((command, index) => {
+    bytes += Buffer.byteLength(JSON.stringify(command)) + overheadBytes
+    return index > 0 && bytes > room
+  })
+  return end === -1 ? next : next.slice(0, end)
 }
 
 const skipped: Answer = { kind: 'missing', why: 'skipped' }
