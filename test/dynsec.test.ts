@@ -6,10 +6,12 @@ import { placeTopic, readTopic } from '../lib/dynsec/acl-topics.ts'
 import { brokerError } from '../lib/dynsec/broker-errors.ts'
 import { prepareCommand } from '../lib/dynsec/checks.ts'
 import { commands } from '../lib/dynsec/commands.ts'
+import type { ControlSubscription } from '../lib/dynsec/control-channel.ts'
 import { Pace } from '../lib/dynsec/pace.ts'
 import { errors } from '../lib/errors.ts'
 import type { DynsecError } from '../types/dynsec.ts'
 import type { DynsecCommand } from '../types/dynsec-commands.ts'
+import { deferred, within } from './helpers/deadline.ts'
 import {
   fakeAdmin, playMosquitto20, type FakeControlLink, type Response, type SentCommand
 } from './helpers/fake-control-link.ts'
@@ -361,6 +363,21 @@ suite('the way to the plugin', () => {
     link.up()
     link.subscribe = async () => { throw new Error('no SUBACK') }
     await assert.rejects(dynsec.clients.enable('u'), /no SUBACK/)
+  })
+
+  test('is not even answered with a SUBACK: NO_ANSWER, and one that comes late is ended', async () => {
+    const { link, dynsec } = fakeAdmin({ timeoutMs: 20 })
+    const late = deferred<ControlSubscription>()
+    const stopped = deferred<undefined>()
+    link.subscribe = async () => await late.promise
+    await assert.rejects(dynsec.clients.enable('u'), {
+      code: 'FST_MQTT_DYNSEC_NO_ANSWER',
+      message: 'mqtt://127.0.0.1:1883 did not answer a question to its dynamic security plugin within 20 ms, so nothing was ' +
+        'sent: it did not answer the subscription to $CONTROL/dynamic-security/v1/response'
+    })
+    late.resolve({ reasonCode: 0, stop: async () => stopped.resolve(undefined) })
+    await within(stopped.promise, 1_000, 'end of the subscription')
+    assert.deepEqual(link.sent, [])
   })
 
   test('is lost before the last question of the handshake: OFFLINE', async () => {

@@ -3,6 +3,7 @@ import type {
   DynsecDefaultAclType, DynsecDetails, DynsecGroup, DynsecReply, DynsecRequest, DynsecRole, DynsecRoleFields,
   DynsecTexts
 } from './dynsec-commands.ts'
+import type { MultimqttOptions } from './options.ts'
 
 /** The option `dynsec`: `true` stands for all defaults. */
 export interface DynsecOptions {
@@ -22,17 +23,13 @@ export interface DynsecOptions {
   chunk?: number | undefined
 }
 
-/** Who administers. What is not given is as for the plugin's own connection. */
-export interface DynsecConnectionOptions {
-  /** `mqtt://user:password@host:port`, percent-encoded. It has no prefix. */
-  url?: string | undefined
-  /** Overrides the user of `url`. */
-  username?: string | undefined
-  /** Overrides the password of `url`. */
-  password?: string | undefined
-  /** Default: a random one. */
-  clientId?: string | undefined
-}
+/**
+ * Who administers, and where: options of the plugin. Where the broker is not given, by neither `url` nor its
+ * parts, it is the plugin's own one, with its TLS. Without a `clientId` it has a random one.
+ */
+export type DynsecConnectionOptions = Pick<
+  MultimqttOptions, 'url' | 'protocol' | 'host' | 'port' | 'path' | 'username' | 'password' | 'clientId' | 'tls'
+>
 
 /** What every call takes. */
 export interface DynsecCallOptions {

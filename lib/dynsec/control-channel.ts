@@ -10,6 +10,8 @@ import { correlationData, Replies } from './replies.ts'
 export interface ControlLink {
   /** What is spoken. */
   readonly version: 4 | 5
+  /** Who has logged in; undefined if that is nobody. */
+  readonly username: string | undefined
   readonly isUp: boolean
   /** The largest packet that the broker takes, in bytes; Infinity where it said nothing. */
   readonly maximumPacketSize: number
@@ -42,8 +44,6 @@ export interface ControlSubscription {
 export interface ChannelSettings {
   /** The broker, for messages: protocol, host and port. */
   readonly broker: string
-  /** Who logs in by the link. */
-  readonly username: string | undefined
   /** For the answer to the first question. */
   readonly timeoutMs: number
 }
@@ -110,7 +110,7 @@ export class ControlChannel implements Exchange {
   /** Who fails tries again with the next command: rights and plugins come and go. */
   #open (): Promise<Session> {
     const session = this.#handshake().catch((error: unknown) => {
-      if (this.#session === session) this.#forgetSession()
+      if (this.#session === session || this.#isClosed) this.#forgetSession()
       throw error
     })
     // Each caller waits for it by itself, and may have given up.
@@ -120,7 +120,7 @@ export class ControlChannel implements Exchange {
 
   async #handshake (): Promise<Session> {
     await this.#subscribe()
-    const { username } = this.#settings
+    const { username, maximumPacketSize } = this.#link
     const since = performance.now()
     // Its QoS 1 makes a broker with MQTT 5 tell if it may not be asked.
     const [details, self] = await this.#ask([
@@ -132,17 +132,20 @@ export class ControlChannel implements Exchange {
       // Mosquitto 2.0: "Unknown command".
       capabilities: details?.kind === 'done' ? capabilitiesOf21 : capabilitiesOf20,
       self: await this.#identify(self),
-      maximumPacketSize: this.#link.maximumPacketSize,
+      maximumPacketSize,
       roundTripMs
     }
   }
 
   async #subscribe (): Promise<void> {
-    let subscription: ControlSubscription
-    try {
-      subscription = await this.#link.subscribe(responseTopic, (payload) => this.#replies.receive(payload))
-    } catch (error) {
-      throw this.#link.isUp ? error : new errors.FST_MQTT_OFFLINE(this.#settings.broker)
+    const { broker, timeoutMs } = this.#settings
+    const granted = this.#link.subscribe(responseTopic, (payload) => this.#replies.receive(payload))
+    const subscription = await unlessLate(granted, timeoutMs).catch((error: unknown) => {
+      throw this.#link.isUp ? error : new errors.FST_MQTT_OFFLINE(broker)
+    })
+    if (subscription === undefined) {
+      stopWhenThere(granted)
+      throw new errors.FST_MQTT_DYNSEC_NO_ANSWER(broker, timeoutMs, `it did not answer the subscription to ${responseTopic}`)
     }
     this.#subscription = subscription
     const { reasonCode } = subscription
@@ -174,7 +177,7 @@ export class ControlChannel implements Exchange {
       : await this.#ask(groups.map((groupname) => ({ command: 'getGroup', groupname })), 0)
     const roles = [client, ...details.map((group) => recordIn(group, 'group'))]
       .flatMap((holder) => namesIn(holder['roles'], 'rolename'))
-    return { username: this.#settings.username, groups, roles }
+    return { username: this.#link.username, groups, roles }
   }
 
   async #post (
@@ -234,6 +237,21 @@ const capabilitiesOf20: DynsecCapabilities =
   { details: false, wildcardSubs: false, substitution: false, connections: false }
 const capabilitiesOf21: DynsecCapabilities =
   { details: true, wildcardSubs: true, substitution: true, connections: true }
+
+/** Undefined if it takes longer. */
+async function unlessLate<T> (promise: Promise<T>, timeoutMs: number): Promise<T | undefined> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<undefined>((resolve) => { timer = setTimeout(resolve, timeoutMs, undefined) })
+  try {
+    return await Promise.race([promise, late])
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+function stopWhenThere (granted: Promise<ControlSubscription>): void {
+  void granted.then((subscription) => subscription.stop()).catch(() => {})
+}
 
 async function unlessAborted<T> (promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (signal === undefined) return await promise

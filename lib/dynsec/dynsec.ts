@@ -20,8 +20,6 @@ import { Roles } from './roles.ts'
 export interface DynsecSettings {
   /** The broker, for messages: protocol, host and port. */
   readonly broker: string
-  /** Who logs in by the link. */
-  readonly username: string | undefined
   /** The global prefix of the application's topics, whoever the link belongs to. */
   readonly prefix: string
   /** Option `timeout`. */
@@ -35,11 +33,11 @@ export function createDynsec (
   link: ControlLink, settings: DynsecSettings
 ): { dynsec: Dynsec, close (): void } {
   const channel = new ControlChannel(link, settings)
-  return { dynsec: new DynsecClientOf(channel, settings), close: () => channel.close() }
+  return { dynsec: new DynsecApi(channel, settings), close: () => channel.close() }
 }
 
 /** `fastify.mqtt.dynsec` on an exchange, which may be with another process. */
-export class DynsecClientOf implements Dynsec {
+export class DynsecApi implements Dynsec {
   readonly clients: DynsecClients
   readonly groups: DynsecGroups
   readonly roles: DynsecRoles

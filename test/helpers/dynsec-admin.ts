@@ -42,12 +42,11 @@ export async function createAdmin (owner: Owner, options: AdminOptions): Promise
   const client = connect(`mqtt://127.0.0.1:${port}`, settings)
   client.on('error', () => {})
   onEnd(owner, () => client.end(true))
-  const link = new MqttLink(client, version)
+  const link = new MqttLink(client, version, username)
   await within(new Promise<void>((resolve) => client.once('connect', () => resolve())), 5_000,
     'connection of an administrator')
   const { dynsec, close } = createDynsec(link, {
     broker: `mqtt://127.0.0.1:${port}`,
-    username,
     prefix: options.prefix ?? '',
     timeoutMs: options.timeoutMs ?? 5_000,
     chunk: options.chunk
@@ -60,13 +59,15 @@ export async function createAdmin (owner: Owner, options: AdminOptions): Promise
 export class MqttLink implements ControlLink {
   readonly client: MqttClient
   readonly version: 4 | 5
+  readonly username: string
   /** Every message that was published, as text. */
   readonly sent: string[] = []
   readonly maximumPacketSize = Infinity
 
-  constructor (client: MqttClient, version: 4 | 5) {
+  constructor (client: MqttClient, version: 4 | 5, username: string) {
     this.client = client
     this.version = version
+    this.username = username
     // Neither here nor in the product is a message sent again on another connection.
     client.on('close', () => {
       for (const packetId of Object.keys(client.outgoing)) client.removeOutgoingMessage(Number(packetId))

@@ -26,6 +26,7 @@ export type Response = { data?: unknown, error?: string } | undefined
  */
 export class FakeControlLink implements ControlLink {
   version: 4 | 5 = 5
+  username: string | undefined = 'admin'
   maximumPacketSize = Infinity
   reasonCode = 0
   /** Answers a command; `undefined` leaves the whole message without an answer. */
@@ -135,9 +136,9 @@ export function fakeAdmin (
   options: FakeAdminOptions = {}
 ): { link: FakeControlLink, dynsec: Dynsec, close: () => void } {
   const link = new FakeControlLink()
+  if ('username' in options) link.username = options.username
   const { dynsec, close } = createDynsec(link, {
     broker: 'mqtt://127.0.0.1:1883',
-    username: 'username' in options ? options.username : 'admin',
     prefix: options.prefix ?? '',
     timeoutMs: options.timeoutMs ?? 5_000,
     chunk: options.chunk
