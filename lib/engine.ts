@@ -2,9 +2,9 @@ import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
 import type { InjectResult } from '../types/inject.ts'
 import type { ListedTopic } from '../types/listing.ts'
 import type { Mqtt } from '../types/mqtt.ts'
-import type { Health, Status } from '../types/status.ts'
+import type { Health, Stats, Status } from '../types/status.ts'
 import { isConnectingOff } from './connecting.ts'
-import { Delivery } from './delivery.ts'
+import { BrokerSession } from './broker-session.ts'
 import { Dispatcher } from './dispatch/dispatcher.ts'
 import { ConnectionHooks } from './dispatch/hooks.ts'
 import { ReceivedMessage, type Incoming } from './dispatch/message.ts'
@@ -18,7 +18,7 @@ import { SchemaCompiler } from './payload/schemas.ts'
 import type { ConnectionSettings } from './session/connection.ts'
 import type { Link, LinkEvents } from './session/link.ts'
 import type { RegisteredTopic } from './registered-topic.ts'
-import type { CheckedPublishOptions } from './session/publish.ts'
+import { acceptableOptions, type CheckedPublishOptions } from './session/publish.ts'
 import type { SubscriptionBook } from './session/subscriptions.ts'
 import { TopicNames, type Named } from './topic/names.ts'
 import { OutgoingNames } from './topic/outgoing-names.ts'
@@ -46,7 +46,7 @@ export class Engine {
   readonly dispatcher: Dispatcher
   readonly hooks: ConnectionHooks
   readonly #host: EngineHost
-  readonly #delivery: Delivery
+  readonly #session: BrokerSession
   #connecting: Promise<void> | undefined
   #closing: Promise<void> | undefined
   #draining: Promise<void> | undefined
@@ -67,9 +67,16 @@ export class Engine {
       codecs: this.codecs,
       maxPayload: settings.maxPayload,
       log: host.log,
-      onUnmatched: (incoming) => this.#onUnmatched(incoming)
+      concurrency: settings.concurrency,
+      order: settings.order,
+      inbox: settings.inbox,
+      publish: async (letter) => {
+        await this.publish(letter.topic, letter.payload, acceptableOptions(letter, this.#session))
+      },
+      onUnmatched: (incoming) => this.#onUnmatched(incoming),
+      isFor: (filter, ids) => this.#isFor(filter, ids)
     })
-    this.#delivery = new Delivery(settings, {
+    this.#session = new BrokerSession(settings, {
       log: host.log,
       link: host.link,
       deliver: (message, receipt) => this.dispatcher.receive(message, receipt),
@@ -95,7 +102,7 @@ export class Engine {
     const isCaught = injections.capture(publish, namespace, (bytes) => this.codecs.json.decode(bytes))
     if (isCaught || isConnectingOff()) return Promise.resolve()
     const timeoutMs = options.timeoutMs ?? this.settings.publishTimeoutMs
-    return this.#delivery.publish(publish, { timeoutMs, signal: options.signal })
+    return this.#session.publish(publish, { timeoutMs, signal: options.signal })
   }
 
   /** What is registered, with what overlaps. */
@@ -111,34 +118,39 @@ export class Engine {
   }
 
   get book (): SubscriptionBook {
-    return this.#delivery.book
+    return this.#session.book
   }
 
   /** Of the connection, or of the attempt to connect. */
   get version (): 4 | 5 {
-    return this.#delivery.version
+    return this.#session.version
   }
 
   get client (): Mqtt['client'] {
-    return this.#delivery.client
+    return this.#session.client
   }
 
   get status (): Status {
     if (this.#isClosed) return 'closed'
-    return this.#draining === undefined ? this.#delivery.status : 'draining'
+    return this.#draining === undefined ? this.#session.status : 'draining'
   }
 
   health (): Health {
     const { status } = this
-    const { subscriptions, ...connection } = this.#delivery.health
+    const { subscriptions, ...connection } = this.#session.health
     const { refused, pending } = subscriptions
+    const { received, unmatched, failed, dropped } = this.dispatcher.stats
     return {
       ok: status === 'ready' && refused.length === 0 && pending.length === 0,
       status,
       ...connection,
       subscriptions,
-      messages: { ...this.dispatcher.counters }
+      messages: { received, unmatched, failed, dropped }
     }
+  }
+
+  stats (): Stats {
+    return { ...this.dispatcher.stats, ...this.#session.counters }
   }
 
   /** Connects and waits until every subscription is answered; gives up after `connectTimeout`. */
@@ -147,13 +159,13 @@ export class Engine {
       throw new errors.FST_MQTT_CLOSED(this.settings.address.text)
     }
     if (isConnectingOff()) return
-    this.#connecting ??= this.#delivery.start().finally(() => { this.#connecting = undefined })
+    this.#connecting ??= this.#session.start().finally(() => { this.#connecting = undefined })
     await this.#connecting
   }
 
   /** Goes on trying until it is closed. */
   connectInBackground (): void {
-    this.#delivery.open()
+    this.#session.open()
   }
 
   /** Lets messages through to the handlers: the application is ready. */
@@ -187,7 +199,7 @@ export class Engine {
 
   async #drain (): Promise<void> {
     this.dispatcher.stop()
-    this.#delivery.giveUp()
+    this.#session.giveUp()
     const { pluginTimeoutMs } = this.#host
     const { drainTimeoutMs } = this.settings
     const limitMs = pluginTimeoutMs === 0 ? drainTimeoutMs : Math.min(drainTimeoutMs, pluginTimeoutMs - 500)
@@ -196,8 +208,14 @@ export class Engine {
 
   async #close (): Promise<void> {
     await this.drain()
-    await this.#delivery.close()
+    await this.#session.close()
     this.#isClosed = true
+  }
+
+  /** One that is for a subscription of an earlier process is for whoever matches. */
+  #isFor (filter: string, subscriptionIds: readonly number[]): boolean {
+    const filters = subscriptionIds.map((id) => this.book.filterOf(id))
+    return filters.includes(filter) || filters.every((known) => known === undefined)
   }
 
   #onUnmatched (incoming: Incoming): void {

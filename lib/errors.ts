@@ -76,6 +76,12 @@ export const errors = {
   FST_MQTT_IDLE_TIMEOUT: createError<'FST_MQTT_IDLE_TIMEOUT', 504, [timeoutMs: number, running: number]>(
     'FST_MQTT_IDLE_TIMEOUT',
     'After %s ms handlers are still running (%s): a handler that awaits idle() waits for itself', 504),
+  FST_MQTT_ORDER_KEY: createError<'FST_MQTT_ORDER_KEY', 500, [pattern: string, given: string]>(
+    'FST_MQTT_ORDER_KEY', "The function 'order' of '%s' has to return a string, not %s", 500),
+  FST_MQTT_DEAD_LETTER: createError<
+    'FST_MQTT_DEAD_LETTER', 502, [pattern: string, problem: string, consequence: string, options?: ErrorOptions]
+  >(
+    'FST_MQTT_DEAD_LETTER', "The dead letter target of '%s' has failed (%s): %s", 502),
 
   // Publishing
   FST_MQTT_PAYLOAD_ENCODE: createError<'FST_MQTT_PAYLOAD_ENCODE', 400, [codec: string, problem: string, options?: ErrorOptions]>(
@@ -95,9 +101,8 @@ export const errors = {
     'The connection to %s was lost before the message was acknowledged: it may or may not have arrived', 503),
   FST_MQTT_PUBLISH_REFUSED: createError<'FST_MQTT_PUBLISH_REFUSED', 502, [topic: string, reason: string, options?: ErrorOptions]>(
     'FST_MQTT_PUBLISH_REFUSED', "The broker refused the message to '%s': %s", 502),
-  FST_MQTT_OUTBOX_FULL: createError<'FST_MQTT_OUTBOX_FULL', 503, [broker: string, maxMessages: number, maxBytes: number]>(
-    'FST_MQTT_OUTBOX_FULL',
-    'Too much waits to be sent to %s: the outbox takes %s messages and %s bytes', 503),
+  FST_MQTT_OUTBOX_FULL: createError<'FST_MQTT_OUTBOX_FULL', 503, [problem: string]>(
+    'FST_MQTT_OUTBOX_FULL', 'No more can wait to be sent: %s', 503),
   FST_MQTT_PUBLISH_TIMEOUT: createError<'FST_MQTT_PUBLISH_TIMEOUT', 504, [timeoutMs: number]>(
     'FST_MQTT_PUBLISH_TIMEOUT', 'The broker did not acknowledge the message within %s ms', 504),
   FST_MQTT_ABORTED: createError<'FST_MQTT_ABORTED', 503, [options?: ErrorOptions]>(
@@ -128,8 +133,7 @@ export const errors = {
     'run one version of fastify-multimqtt in all processes of a group, and restart those with the older one', 503),
   FST_MQTT_PEER_REFUSED: createError<'FST_MQTT_PEER_REFUSED', 503, [problem: string, options?: ErrorOptions]>(
     'FST_MQTT_PEER_REFUSED', 'The connection to another process of the group was ended: %s', 503),
-  FST_MQTT_OUTBOX_FULL: createError<'FST_MQTT_OUTBOX_FULL', 503, [problem: string]>(
-    'FST_MQTT_OUTBOX_FULL', 'No more can wait to be sent: %s', 503)
+
   // Dynamic security: what we refuse
   FST_MQTT_DYNSEC_NOT_ENABLED: createError<'FST_MQTT_DYNSEC_NOT_ENABLED', 500>(
     'FST_MQTT_DYNSEC_NOT_ENABLED',

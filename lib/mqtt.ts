@@ -3,7 +3,7 @@ import type { HookName } from '../types/hooks.ts'
 import type { InjectResult } from '../types/inject.ts'
 import type { ListedTopic } from '../types/listing.ts'
 import type { Mqtt } from '../types/mqtt.ts'
-import type { Health, Status } from '../types/status.ts'
+import type { Health, Stats, Status } from '../types/status.ts'
 import type { Engine } from './engine.ts'
 import { checkHook, isConnectionHook, passOnPublish, type Hook, type HookBook } from './dispatch/hooks.ts'
 import { isThenable } from './dispatch/thenable.ts'
@@ -138,6 +138,10 @@ export class MqttContext {
 
   health (): Health {
     return this.#context.engine('health').health()
+  }
+
+  stats (): Stats {
+    return this.#context.engine('stats').stats()
   }
 
   async connect (): Promise<void> {

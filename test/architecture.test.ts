@@ -25,7 +25,7 @@ const layers: Readonly<Record<string, number>> = {
   testing: 5,
   connecting: 6,
   'connection-log': 6,
-  delivery: 6,
+  'broker-session': 6,
   engine: 6,
   injection: 6,
   'registered-topic': 6,

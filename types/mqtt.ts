@@ -4,7 +4,7 @@ import type { HookName, MqttErrorHandler, MqttHooks } from './hooks.ts'
 import type { InjectOptions, InjectResult } from './inject.ts'
 import type { ListedTopic } from './listing.ts'
 import type { CheckPattern, ParamsOf } from './pattern.ts'
-import type { Health, Status } from './status.ts'
+import type { Health, Stats, Status } from './status.ts'
 import type {
   Handler, RawPublishOptions, RouteOptions, Topic, TopicContract, TopicForOptions, TopicOptions, TopicParams,
   TopicPayload, TopicSettings
@@ -135,6 +135,8 @@ export interface Mqtt<Provider extends FastifyTypeProvider = FastifyTypeProvider
   readonly status: Status
   /** What there is to know about the connection, its subscriptions and its messages. */
   health (): Health
+  /** Counters and gauges of messages and handlers, for metrics. */
+  stats (): Stats
 
   /**
    * Connects; for `start: 'manual'`, otherwise Fastify's `ready()` does it. Called again it waits until the

@@ -3,7 +3,7 @@ import type { PublishProperties } from '../../types/message.ts'
 import type {
   ClientOptions, Converter, CredentialsFunction, MultimqttOptions, ValidatorCompiler
 } from '../../types/options.ts'
-import type { Codec } from '../../types/topic.ts'
+import type { Codec, MessageOrder } from '../../types/topic.ts'
 
 // setTimeout fires at once for more than 2^31 - 1 milliseconds.
 const maxDelayMs = 2_147_483_647
@@ -70,8 +70,13 @@ const ReconnectSchema = Type.Object({
   maxDelay: milliseconds(1)
 }, { additionalProperties: false })
 
+const OrderSchema = Type.Union([
+  Type.Literal('topic'), Type.Literal('none'), Type.Function([], Type.Unknown())
+])
+
 const InboxSchema = Type.Object({
   maxMessages: count(1),
+  maxBytes: count(1),
   maxUnacked: optional(Type.Integer({ minimum: 1, maximum: 65_535 })),
   overflow: optional(Type.Union([Type.Literal('drop-oldest'), Type.Literal('drop-newest')]))
 }, { additionalProperties: false })
@@ -110,6 +115,8 @@ export const OptionsSchema = Type.Object({
   start: optional(Type.Union([Type.Literal('wait'), Type.Literal('background'), Type.Literal('manual')])),
   connectTimeout: milliseconds(1),
   reconnect: optional(ReconnectSchema),
+  concurrency: count(1),
+  order: optional(Type.Unsafe<MessageOrder>(OrderSchema)),
   inbox: optional(InboxSchema),
   outbox: optional(OutboxSchema),
   publishTimeout: milliseconds(1),

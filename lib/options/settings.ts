@@ -3,7 +3,7 @@ import { isIPv6 } from 'node:net'
 import { createSecureContext } from 'node:tls'
 import { TypeCompiler, ValueErrorType, type ValueError } from '@sinclair/typebox/compiler'
 import type { ClientOptions, MultimqttOptions, TlsOptions, ValidatorCompiler } from '../../types/options.ts'
-import type { Codec } from '../../types/topic.ts'
+import type { Codec, MessageOrder } from '../../types/topic.ts'
 import { describeError, errors } from '../errors.ts'
 import { textProblem } from '../guard.ts'
 import { withConverters, type Converters } from '../topic/converters.ts'
@@ -27,7 +27,14 @@ export interface Settings {
   readonly will: Will | undefined
   readonly presence: Presence | undefined
   readonly reconnect: { readonly minDelayMs: number, readonly maxDelayMs: number }
-  readonly inbox: { readonly maxMessages: number, readonly maxUnacked: number, readonly overflow: 'drop-oldest' | 'drop-newest' }
+  readonly concurrency: number
+  readonly order: MessageOrder
+  readonly inbox: {
+    readonly maxMessages: number
+    readonly maxBytes: number
+    readonly maxUnacked: number
+    readonly overflow: 'drop-oldest' | 'drop-newest'
+  }
   readonly outbox: {
     readonly maxMessages: number
     readonly maxBytes: number
@@ -86,8 +93,11 @@ export function resolveOptions (given: unknown, host: HostLimits): Settings {
     will: willOf(options, prefix, invalid),
     presence: presenceOf(options, prefix, invalid),
     reconnect: reconnectOf(options),
+    concurrency: options.concurrency ?? 20,
+    order: options.order ?? 'topic',
     inbox: {
       maxMessages: options.inbox?.maxMessages ?? 10_000,
+      maxBytes: options.inbox?.maxBytes ?? 16 * 1024 ** 2,
       maxUnacked: options.inbox?.maxUnacked ?? 1_000,
       overflow: options.inbox?.overflow ?? 'drop-oldest'
     },

@@ -39,6 +39,21 @@ const defaultsOf = (qos: QoS): CheckedPublishOptions =>
   ({ qos, retain: false, properties: undefined, absolute: false, timeoutMs: undefined, signal: undefined })
 const defaults = { 0: defaultsOf(0), 1: defaultsOf(1), 2: defaultsOf(2) } as const
 
+/** The options of a message that goes on to another topic: as much of it as this connection can say. */
+export function acceptableOptions (
+  { qos, properties }: Pick<OutgoingPublish, 'qos' | 'properties'>,
+  { version, limits }: { readonly version: 4 | 5, readonly limits: BrokerLimits }
+): CheckedPublishOptions {
+  return {
+    qos: Math.min(qos, limits.maximumQoS) as QoS,
+    retain: false,
+    properties: version === 5 ? properties : undefined,
+    absolute: true,
+    timeoutMs: undefined,
+    signal: undefined
+  }
+}
+
 const checks: Checks = {
   qos: qosProblem,
   retain: booleanNamed('retain'),

@@ -1,19 +1,19 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { Mqtt } from '../types/mqtt.ts'
-import type { Health } from '../types/status.ts'
+import type { Health, Stats } from '../types/status.ts'
 import { ConnectionLog } from './connection-log.ts'
 import { describeError, errorCode, errors } from './errors.ts'
 import type { Settings } from './options/settings.ts'
 import { Connection, type ConnectionSettings } from './session/connection.ts'
 import { Inbox, type Deliver } from './session/inbox.ts'
 import type { Patience } from './session/job.ts'
-import type { Link, LinkEvents, OutgoingPublish } from './session/link.ts'
+import type { BrokerLimits, Link, LinkEvents, OutgoingPublish } from './session/link.ts'
 import { Outbox } from './session/outbox.ts'
 import { refusalClass } from './session/refusals.ts'
 import { SubscriptionBook } from './session/subscriptions.ts'
 
 /** What the broker's side needs of the application's. */
-export interface DeliveryHost {
+export interface BrokerSessionHost {
   readonly log: FastifyBaseLogger
   /** What connects; default: MQTT.js over a socket. */
   readonly link?: ((settings: ConnectionSettings, events: LinkEvents) => Link) | undefined
@@ -32,10 +32,10 @@ const pubrel = 6
 const largestPacketBytes = 268_435_460
 
 /** The broker's side of an engine: the connection, and what goes over it in both directions. */
-export class Delivery {
+export class BrokerSession {
   readonly book: SubscriptionBook
   readonly #settings: Settings
-  readonly #host: DeliveryHost
+  readonly #host: BrokerSessionHost
   readonly #link: Link
   readonly #outbox: Outbox
   readonly #inbox: Inbox
@@ -45,7 +45,7 @@ export class Delivery {
   #hasFailed = false
   #isClosed = false
 
-  constructor (settings: Settings, host: DeliveryHost) {
+  constructor (settings: Settings, host: BrokerSessionHost) {
     const { address, credentials } = settings
     this.#settings = settings
     this.#host = host
@@ -63,6 +63,10 @@ export class Delivery {
   /** Of the connection, or of the attempt to connect. */
   get version (): 4 | 5 {
     return this.#link.version
+  }
+
+  get limits (): BrokerLimits {
+    return this.#link.limits
   }
 
   get client (): Mqtt['client'] {
@@ -85,6 +89,10 @@ export class Delivery {
       lastError: lastError && { code: errorCode(lastError), message: describeError(lastError) },
       subscriptions: { granted, refused, pending }
     }
+  }
+
+  get counters (): Pick<Stats, 'unacked' | 'outbox'> {
+    return { unacked: this.#inbox.unacked, outbox: this.#outbox.counters }
   }
 
   /** Rejects as `Outbox.publish`. */
