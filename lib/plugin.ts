@@ -1,20 +1,13 @@
 import type { FastifyInstance } from 'fastify'
 import fastifyPlugin from 'fastify-plugin'
 import type { MultimqttOptions } from '../types/options.ts'
+import { isConnectingOff } from './connecting.ts'
 import { Engine } from './engine.ts'
 import { errors } from './errors.ts'
 import { resolveOptions } from './options/settings.ts'
 import { registerFormats } from './payload/formats.ts'
 import { Scope } from './scope.ts'
 import { memoryLinkTo } from './testing/memory-broker.ts'
-
-// By a symbol of the process: an application may have its own copy of this module.
-const connectingIsOff = Symbol.for('fastify-multimqtt.connectingIsOff')
-
-/** From now on no registration in this process connects: as with `start: 'manual'`, for tools. */
-export function withoutConnecting (): void {
-  Object.assign(globalThis, { [connectingIsOff]: true })
-}
 
 async function register (fastify: FastifyInstance, options: MultimqttOptions): Promise<void> {
   const { pluginTimeout, bodyLimit, onProtoPoisoning, onConstructorPoisoning } = fastify.initialConfig
@@ -42,7 +35,7 @@ async function register (fastify: FastifyInstance, options: MultimqttOptions): P
   fastify.addHook('onReady', async function connectMqtt () {
     // When every onReady is done, also those of the plugins below. If one fails nothing of ours stays behind.
     void fastify.ready().then(() => engine.open(), () => { void engine.close() })
-    if (connectingIsOff in globalThis) return
+    if (isConnectingOff()) return
     if (settings.start === 'wait') await engine.connect()
     else if (settings.start === 'background') engine.connectInBackground()
   })

@@ -1,6 +1,9 @@
 import { Type, type Static } from '@sinclair/typebox'
-import type { ClientOptions, Converter, MultimqttOptions, ValidatorCompiler } from '../../types/options.ts'
-import type { Codec } from '../../types/topic.ts'
+import type { PublishProperties } from '../../types/message.ts'
+import type {
+  ClientOptions, Converter, CredentialsFunction, MultimqttOptions, ValidatorCompiler
+} from '../../types/options.ts'
+import type { Codec, MessageOrder } from '../../types/topic.ts'
 
 // setTimeout fires at once for more than 2^31 - 1 milliseconds.
 const maxDelayMs = 2_147_483_647
@@ -40,6 +43,50 @@ const CodecSchema = Type.Object({
   decode: Type.Function([], Type.Unknown())
 })
 
+const qos = optional(Type.Union([Type.Literal(0), Type.Literal(1), Type.Literal(2)]))
+const seconds = optional(Type.Integer({ minimum: 0, maximum: 0xffff_ffff }))
+const count = (minimum: number) => optional(Type.Integer({ minimum, maximum: Number.MAX_SAFE_INTEGER }))
+
+const WillSchema = Type.Object({
+  topic: Type.String({ minLength: 1 }),
+  payload: Type.Optional(Type.Unknown()),
+  qos,
+  retain: optional(Type.Boolean()),
+  delay: seconds,
+  properties: optional(Type.Unsafe<PublishProperties>(Type.Object({}))),
+  absolute: optional(Type.Boolean())
+}, { additionalProperties: false })
+
+const PresenceSchema = Type.Object({
+  topic: Type.String({ minLength: 1 }),
+  online: Type.Unknown(),
+  offline: Type.Unknown(),
+  qos,
+  absolute: optional(Type.Boolean())
+}, { additionalProperties: false })
+
+const ReconnectSchema = Type.Object({
+  minDelay: milliseconds(1),
+  maxDelay: milliseconds(1)
+}, { additionalProperties: false })
+
+const OrderSchema = Type.Union([
+  Type.Literal('topic'), Type.Literal('none'), Type.Function([], Type.Unknown())
+])
+
+const InboxSchema = Type.Object({
+  maxMessages: count(1),
+  maxBytes: count(1),
+  maxUnacked: optional(Type.Integer({ minimum: 1, maximum: 65_535 })),
+  overflow: optional(Type.Union([Type.Literal('drop-oldest'), Type.Literal('drop-newest')]))
+}, { additionalProperties: false })
+
+const OutboxSchema = Type.Object({
+  maxMessages: count(1),
+  maxBytes: count(1),
+  overflow: optional(Type.Union([Type.Literal('reject'), Type.Literal('drop-oldest'), Type.Literal('drop-newest')]))
+}, { additionalProperties: false })
+
 /**
  * The options of the plugin: the one place that says what is accepted. docs/options.md is checked against it.
  */
@@ -60,9 +107,18 @@ export const OptionsSchema = Type.Object({
   clientId: optional(Type.String({ minLength: 1 })),
   protocolVersion: optional(Type.Union([Type.Literal('auto'), Type.Literal(4), Type.Literal(5)])),
   keepalive: optional(Type.Integer({ minimum: 0, maximum: 65_535 })),
+  session: optional(Type.Object({ expiry: seconds }, { additionalProperties: false })),
+  credentials: optional(Type.Unsafe<CredentialsFunction>(Type.Function([], Type.Unknown()))),
+  will: optional(WillSchema),
+  presence: optional(PresenceSchema),
   tls: optional(TlsSchema),
   start: optional(Type.Union([Type.Literal('wait'), Type.Literal('background'), Type.Literal('manual')])),
   connectTimeout: milliseconds(1),
+  reconnect: optional(ReconnectSchema),
+  concurrency: count(1),
+  order: optional(Type.Unsafe<MessageOrder>(OrderSchema)),
+  inbox: optional(InboxSchema),
+  outbox: optional(OutboxSchema),
   publishTimeout: milliseconds(1),
   drainTimeout: milliseconds(0),
   maxPayload: optional(Type.Integer({ minimum: 0 })),

@@ -1,4 +1,4 @@
-import type { SubscribeOptions } from './connection.ts'
+import type { SubscribeOptions } from './link.ts'
 
 /** What a broker can do, as its CONNACK says; all of it where that says nothing. */
 export interface SubscribeLimits {

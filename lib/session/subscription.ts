@@ -1,7 +1,7 @@
 import type { QoS } from '../../types/message.ts'
 import type { RefusedFilter } from '../../types/status.ts'
 import { errors } from '../errors.ts'
-import type { SubscribeOptions } from './connection.ts'
+import type { SubscribeOptions } from './link.ts'
 import type { Exchange } from './exchanges.ts'
 
 /** What the broker said yes to. */

@@ -1,6 +1,6 @@
 import type { GrantedFilter, RefusedFilter } from '../../types/status.ts'
 import { errors } from '../errors.ts'
-import type { SubscribeOptions } from './connection.ts'
+import type { SubscribeOptions } from './link.ts'
 import { Exchanges, type Exchange } from './exchanges.ts'
 import { RetryTimer, type RetryDelays } from './retry-timer.ts'
 import { Subscription, type Pause } from './subscription.ts'

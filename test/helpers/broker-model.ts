@@ -1,4 +1,4 @@
-import type { SubscribeOptions } from '../../lib/session/connection.ts'
+import type { SubscribeOptions } from '../../lib/session/link.ts'
 import type { SubscribePort } from '../../lib/session/subscriptions.ts'
 import { deferred, type Deferred } from './deadline.ts'
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { setImmediate as turn } from 'node:timers/promises'
 import fc from 'fast-check'
-import type { SubscribeOptions } from '../../lib/session/connection.ts'
+import type { SubscribeOptions } from '../../lib/session/link.ts'
 import { SubscriptionBook } from '../../lib/session/subscriptions.ts'
 import { overlap } from '../../lib/topic/overlap.ts'
 import { withoutShare } from '../../lib/topic/overlap-index.ts'
