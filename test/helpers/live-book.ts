@@ -1,5 +1,5 @@
 import { connect, type MqttClient } from 'mqtt'
-import type { SubscribeOptions } from '../../lib/session/connection.ts'
+import type { SubscribeOptions } from '../../lib/session/link.ts'
 import { SubscriptionBook, type SubscribePort } from '../../lib/session/subscriptions.ts'
 import { onEnd, type Owner } from './cleanup.ts'
 import { Mailbox } from './mailbox.ts'
