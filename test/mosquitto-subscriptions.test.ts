@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { suite, test, type TestContext } from 'node:test'
 import { setImmediate as turn } from 'node:timers/promises'
+import { createApp, inbox } from './helpers/app.ts'
 import { openLiveBook, type LiveBook } from './helpers/live-book.ts'
 import { mosquittoCtrl, mosquittoPub } from './helpers/mosquitto-clients.ts'
 import { mosquittoMissing, startMosquitto, type Mosquitto } from './helpers/mosquitto.ts'
@@ -92,6 +93,57 @@ suite('subscriptions at Mosquitto', { skip: mosquittoMissing }, () => {
       assert.deepEqual(state(), { granted: ['one', 'two', 'three'], refused: [], pending: [] })
       await hears(live, broker, port, ['one', 'two', 'three'])
       assert.deepEqual(live.told, ['refused three', 'refused two', 'restored two', 'restored three'])
+    })
+  }
+
+  for (const [version, session, what] of [
+    [5, { session: { expiry: 60 }, clientId: 'kept' }, 'a kept session'], [4, {}, 'no session']
+  ] as const) {
+    test(`MQTT ${version}, ${what}: an application shows and tells what is refused, and hears it again`, async (t) => {
+      const broker = await startWithPermissions(t, 'one', 'two')
+      const proxy = await startProxy(t, broker.ports.dynsec)
+      const { fastify, lines, logged } = await createApp(t, {
+        url: `mqtt://ann:secret@127.0.0.1:${proxy.port}`, protocolVersion: version, ...session
+      })
+      const seen = inbox<string>()
+      for (const topic of ['one', 'two', 'three'] as const) {
+        fastify.mqtt.topic(topic, (message) => seen.put(`${topic} ${message.text()}`))
+      }
+      await fastify.ready()
+      const health = (): unknown => {
+        const { ok, subscriptions: { granted, refused } } = fastify.mqtt.health()
+        const filtersOf = (all: readonly { filter: string }[]) => all.map(({ filter }) => filter)
+        return { ok, granted: filtersOf(granted), refused: filtersOf(refused) }
+      }
+      const hears = async (...topics: readonly string[]) => {
+        for (const topic of topics) {
+          await fastify.mqtt.publish(topic, 'x', { qos: 1 })
+          assert.equal(await seen.next(), `${topic} x`)
+        }
+      }
+      assert.deepEqual(health(), { ok: false, granted: ['one', 'two'], refused: ['three'] })
+      await hears('one', 'two')
+
+      await mosquittoCtrl(broker, 'dynsec', 'removeRoleACL', 'reader', 'subscribePattern', 'two')
+      await logged(/'two' was refused: /)
+      await fastify.mqtt.connect()
+      assert.deepEqual(health(), { ok: false, granted: ['one'], refused: ['two', 'three'] })
+      await hears('one')
+
+      proxy.cut()
+      await logged(/connected to .* \(attempt 3\)/)
+      await fastify.mqtt.connect()
+      assert.deepEqual(health(), { ok: false, granted: ['one'], refused: ['two', 'three'] })
+      await hears('one')
+
+      await mosquittoCtrl(broker, 'dynsec', 'addRoleACL', 'reader', 'subscribePattern', 'two', 'allow')
+      await logged(/'two' is granted now/)
+      await allowByDefault(broker, 'subscribe')
+      await logged(/'three' is granted now/)
+      assert.deepEqual(health(), { ok: true, granted: ['one', 'two', 'three'], refused: [] })
+      await hears('one', 'two', 'three')
+      assert.equal(lines.filter(({ msg, level }) => msg.includes('was refused') && level === 50).length, 2)
+      assert.equal(seen.all.length, 7)
     })
   }
 
