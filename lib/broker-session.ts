@@ -4,7 +4,7 @@ import type { Health, Stats } from '../types/status.ts'
 import { ConnectionLog } from './connection-log.ts'
 import { describeError, errorCode, errors } from './errors.ts'
 import type { Settings } from './options/settings.ts'
-import { Connection, type ConnectionSettings } from './session/connection.ts'
+import { Connection, type ConnectCredentials, type ConnectionSettings } from './session/connection.ts'
 import { Inbox, type Deliver } from './session/inbox.ts'
 import type { Patience } from './session/job.ts'
 import type { BrokerLimits, Link, LinkEvents, OutgoingPublish } from './session/link.ts'
@@ -18,8 +18,12 @@ export interface BrokerSessionHost {
   /** What connects; default: MQTT.js over a socket. */
   readonly link?: ((settings: ConnectionSettings, events: LinkEvents) => Link) | undefined
   readonly deliver: Deliver
+  /** Asked before every attempt: false if another process has the connection now. */
+  readonly mayConnect?: (() => boolean) | undefined
   onReady (): void
   onDown (cause: Error): void
+  /** Status or health are others than before. */
+  onChange? (): void
 }
 
 /** Milliseconds for the DISCONNECT itself, after everything has been waited for. */
@@ -46,13 +50,13 @@ export class BrokerSession {
   #isClosed = false
 
   constructor (settings: Settings, host: BrokerSessionHost) {
-    const { address, credentials } = settings
+    const { address } = settings
     this.#settings = settings
     this.#host = host
     this.#log = new ConnectionLog(host.log, address.text)
     const createLink = host.link ?? ((linkSettings, events) => new Connection(linkSettings, events))
     this.#link = createLink({
-      ...settings, credentials: () => credentials.ask(), maxPacketBytes: largestPacketBytes
+      ...settings, credentials: () => this.#askCredentials(), maxPacketBytes: largestPacketBytes
     }, this.#linkEvents())
     this.book = new SubscriptionBook(this.#link, this.#log, { answerTimeoutMs: settings.connectTimeoutMs })
     this.#outbox = new Outbox(this.#link, { broker: address.text, ...settings.outbox })
@@ -124,6 +128,17 @@ export class BrokerSession {
     throw error
   }
 
+  /**
+   * Lets the connection go, which another process has taken over. What waits for an answer is settled as
+   * unknown, and what came in is for the other process. It can be opened again.
+   */
+  async suspend (): Promise<void> {
+    this.#outbox.reset(new errors.FST_MQTT_DELIVERY_UNKNOWN(this.#settings.address.text))
+    await this.#link.close(0)
+    this.#inbox.reset()
+    this.book.onDown()
+  }
+
   /** Ends the wait of `start()`: the application closes. */
   giveUp (): void {
     this.#isClosed = true
@@ -170,6 +185,11 @@ export class BrokerSession {
     )
   }
 
+  async #askCredentials (): Promise<ConnectCredentials> {
+    if (this.#host.mayConnect?.() === false) throw new errors.FST_MQTT_CLOSED(this.#settings.address.text)
+    return await this.#settings.credentials.ask()
+  }
+
   #linkEvents (): LinkEvents {
     return {
       onUp: (isSessionPresent) => {
@@ -195,6 +215,8 @@ export class BrokerSession {
     this.book.onUp(this.#isSessionPresent)
     this.#announce('online')
     this.#host.onReady()
+    const changed = () => this.#host.onChange?.()
+    void this.book.answered().then(changed, changed)
     this.#log.onReady(this.#link)
   }
 
@@ -203,6 +225,7 @@ export class BrokerSession {
     this.#inbox.onDown()
     const isSoon = this.#outbox.onDown(cause)
     this.#host.onDown(cause)
+    this.#host.onChange?.()
     this.#log.onDown(cause, wasUp, this.#link)
     const { everUp, version, nextVersion } = this.#link
     // What will never change is not waited for.

@@ -9,7 +9,10 @@ import { Dispatcher } from './dispatch/dispatcher.ts'
 import { ConnectionHooks } from './dispatch/hooks.ts'
 import { ReceivedMessage, type Incoming } from './dispatch/message.ts'
 import { errors } from './errors.ts'
+import { groupClientId } from './processes/group.ts'
+import type { Meeting } from './processes/directory.ts'
 import { injections } from './injection.ts'
+import { GroupSession } from './group-session.ts'
 import { logFailure } from './diagnostics.ts'
 import type { Settings } from './options/settings.ts'
 import { Codecs } from './payload/codecs.ts'
@@ -46,7 +49,11 @@ export class Engine {
   readonly dispatcher: Dispatcher
   readonly hooks: ConnectionHooks
   readonly #host: EngineHost
-  readonly #session: BrokerSession
+  /** The connection of this process. */
+  readonly #own: BrokerSession
+  readonly #group: GroupSession | undefined
+  /** Whichever of the two the application has. */
+  readonly #session: BrokerSession | GroupSession
   #connecting: Promise<void> | undefined
   #closing: Promise<void> | undefined
   #draining: Promise<void> | undefined
@@ -71,18 +78,22 @@ export class Engine {
       order: settings.order,
       inbox: settings.inbox,
       publish: async (letter) => {
-        await this.publish(letter.topic, letter.payload, acceptableOptions(letter, this.#session))
+        await this.publish(letter.topic, letter.payload, acceptableOptions(letter, this.#own))
       },
       onUnmatched: (incoming) => this.#onUnmatched(incoming),
       isFor: (filter, ids) => this.#isFor(filter, ids)
     })
-    this.#session = new BrokerSession(settings, {
+    this.#own = new BrokerSession(withGroupClientId(settings), {
       log: host.log,
       link: host.link,
       deliver: (message, receipt) => this.dispatcher.receive(message, receipt),
+      mayConnect: () => this.#group?.mayConnect !== false,
       onReady: () => this.hooks.run('onConnect'),
-      onDown: (cause) => this.hooks.run('onDisconnect', cause)
+      onDown: (cause) => this.hooks.run('onDisconnect', cause),
+      onChange: () => this.#group?.changed()
     })
+    this.#group = settings.processes.mode === 'single' ? this.#createGroup(settings.processes) : undefined
+    this.#session = this.#group ?? this.#own
   }
 
   /**
@@ -118,7 +129,7 @@ export class Engine {
   }
 
   get book (): SubscriptionBook {
-    return this.#session.book
+    return this.#own.book
   }
 
   /** Of the connection, or of the attempt to connect. */
@@ -127,7 +138,11 @@ export class Engine {
   }
 
   get client (): Mqtt['client'] {
-    return this.#session.client
+    return this.#own.client
+  }
+
+  get role (): 'owner' | 'member' | undefined {
+    return this.#group?.role
   }
 
   get status (): Status {
@@ -150,7 +165,7 @@ export class Engine {
   }
 
   stats (): Stats {
-    return { ...this.dispatcher.stats, ...this.#session.counters }
+    return { ...this.dispatcher.stats, ...this.#own.counters }
   }
 
   /** Connects and waits until every subscription is answered; gives up after `connectTimeout`. */
@@ -218,6 +233,29 @@ export class Engine {
     return filters.includes(filter) || filters.every((known) => known === undefined)
   }
 
+  #createGroup ({ group, dir, heartbeatMs, ownerTimeoutMs }: SingleProcesses): GroupSession {
+    const { log } = this.#host
+    const { settings } = this
+    return new GroupSession(settings, {
+      ...meetingOf(settings, group, dir),
+      ...settings.outbox,
+      heartbeatMs,
+      ownerTimeoutMs,
+      drainTimeoutMs: settings.drainTimeoutMs
+    }, {
+      own: this.#own,
+      onRole: (role) => {
+        log.info({ group, role }, role === undefined
+          ? `the group '${group}' has no owner for now`
+          : `this process is ${role === 'owner' ? 'the owner' : 'a member'} of the group '${group}'`)
+        this.hooks.run('onRole', role)
+      },
+      onMemberUp: () => this.hooks.run('onConnect'),
+      onMemberDown: (cause) => this.hooks.run('onDisconnect', cause),
+      onTrouble: (error) => log.error({ err: error }, `the group '${group}' is in trouble, trying again`)
+    })
+  }
+
   #onUnmatched (incoming: Incoming): void {
     const { log, server } = this.#host
     const recipient = { pattern: '', prefix: this.settings.prefix, server, log, json: this.codecs.json, ack: 'after' } as const
@@ -231,4 +269,21 @@ async function within (promise: Promise<void>, timeoutMs: number): Promise<void>
   const deadline = new Promise<void>((resolve) => { timer = setTimeout(resolve, timeoutMs) })
   await Promise.race([promise, deadline])
   clearTimeout(timer)
+}
+
+type SingleProcesses = Extract<Settings['processes'], { mode: 'single' }>
+
+/** What processes have in common that are one group. */
+function meetingOf (
+  { address, username, prefix }: Settings, group: string, dir: string | undefined
+): Meeting {
+  return { group, identity: [address.text, username ?? '', prefix], dir }
+}
+
+/** Whoever is the owner has the same session: found by the same client identifier. */
+function withGroupClientId (settings: Settings): Settings {
+  const { processes } = settings
+  if (processes.mode === 'each') return settings
+  const { group, dir, clientId } = processes
+  return { ...settings, clientId: clientId ?? groupClientId(meetingOf(settings, group, dir)) }
 }

@@ -132,6 +132,10 @@ export class MqttContext {
     return printTopics(this.topics())
   }
 
+  get role (): Mqtt['role'] {
+    return this.#context.engine('role').role
+  }
+
   get status (): Status {
     return this.#context.engine('status').status
   }

@@ -4,7 +4,8 @@ import type { MultimqttOptions } from '../types/options.ts'
 import { isConnectingOff } from './connecting.ts'
 import { Engine } from './engine.ts'
 import { errors } from './errors.ts'
-import { resolveOptions } from './options/settings.ts'
+import { resolveOptions, type Settings } from './options/settings.ts'
+import { workerHint } from './processes/workers.ts'
 import { registerFormats } from './payload/formats.ts'
 import { Scope } from './scope.ts'
 import { memoryLinkTo } from './testing/memory-broker.ts'
@@ -27,6 +28,8 @@ async function register (fastify: FastifyInstance, options: MultimqttOptions): P
     link,
     poisoning: { protoAction: onProtoPoisoning ?? 'error', constructorAction: onConstructorPoisoning ?? 'error' }
   })
+  const hint = settings.processes.mode === 'each' ? workerHint() : undefined
+  if (hint !== undefined) warnOfWorkers(fastify, hint, settings)
   Scope.of(fastify).attach(settings.namespace, engine)
   if (settings.tls.rejectUnauthorized === false) {
     fastify.log.warn(`tls.rejectUnauthorized is false: anyone can pretend to be ${text}`)
@@ -42,6 +45,17 @@ async function register (fastify: FastifyInstance, options: MultimqttOptions): P
   // Between the two Fastify waits for its requests, which may still publish.
   fastify.addHook('preClose', async function drainMqtt () { await engine.drain() })
   fastify.addHook('onClose', async function disconnectMqtt () { await engine.close() })
+}
+
+let hasWarned = false
+
+/** Once in a process: several workers with a connection each are mostly not meant. */
+function warnOfWorkers (fastify: FastifyInstance, hint: string, { clientId, hasClientId }: Settings): void {
+  if (hasWarned) return
+  hasWarned = true
+  fastify.log.warn(`this process is ${hint}: each of them has a connection of its own, and handles every message. ` +
+    "With processes: { mode: 'single', group } they share one" +
+    (hasClientId ? `. With the same clientId '${clientId}' they also cut each other off` : ''))
 }
 
 /**

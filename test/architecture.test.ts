@@ -26,6 +26,7 @@ const layers: Readonly<Record<string, number>> = {
   connecting: 6,
   'connection-log': 6,
   'broker-session': 6,
+  'group-session': 6,
   engine: 6,
   injection: 6,
   'registered-topic': 6,
