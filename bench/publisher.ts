@@ -46,7 +46,9 @@ async function runPlugin (): Promise<() => Promise<void>> {
   await app.register(multimqtt, { host: '127.0.0.1', port: task.port, protocolVersion: task.version })
   await app.ready()
   const { qos } = task
-  await run((topic, payload, done) => { void app.mqtt.publish(topic, payload, { qos }).then(() => done(), done) })
+  await run((topic, payload, done) => {
+    void app.mqtt.publish(topic, payload, { qos }).then(() => done(), done)
+  })
   return async () => { await app.close() }
 }
 

@@ -3,8 +3,8 @@ import { parser } from 'mqtt-packet'
 import { encodeAck, maxAckBytes, packetType, Splitter } from '../lib/wire/frames.ts'
 
 // A program of its own: a broker that knows just enough to be published to. It acknowledges at once what it
-// reads, with one write, and tells how many messages came when a client has gone. It ends with the process that
-// started it.
+// reads, with one write, and tells how many messages came when a client has gone. It ends with the process
+// that started it.
 
 const server = createServer({ noDelay: true }, (socket) => {
   let received = 0
@@ -33,7 +33,8 @@ const server = createServer({ noDelay: true }, (socket) => {
       try {
         splitter.push(bytes)
       } catch {
-        // DISCONNECT, which a splitter for clients does not know; whether all has come is judged by the count.
+        // DISCONNECT, which a splitter for clients does not know; whether all has come is judged by the
+        // count.
         return
       }
       const target = Buffer.allocUnsafe(acks.length * maxAckBytes)

@@ -25,7 +25,8 @@ export interface Mqtt<Provider extends FastifyTypeProvider = FastifyTypeProvider
    *
    * @param contract what `defineTopic` returned
    * @throws `FST_MQTT_TOPIC_PATTERN`, `FST_MQTT_TOPIC_OPTIONS`, `FST_MQTT_TOPIC_NAME_TAKEN`,
-   *   `FST_MQTT_TOPIC_CONFLICT`, `FST_MQTT_TOPIC_OUTSIDE_PREFIX`, `FST_MQTT_SCHEMA_INVALID`
+   *   `FST_MQTT_TOPIC_CONFLICT`, `FST_MQTT_TOPIC_OUTSIDE_PREFIX`, `FST_MQTT_SCHEMA_INVALID`,
+   *   `FST_MQTT_HOOK_INVALID`
    * @example
    * const reading = fastify.mqtt.topic('sensor/<int:id>/reading', {
    *   qos: 1,
@@ -130,7 +131,12 @@ export interface Mqtt<Provider extends FastifyTypeProvider = FastifyTypeProvider
   /** The same as a text for people, a line for each topic, as `fastify.printRoutes()` has it for routes. */
   printTopics (): string
 
-  /** Where the connection stands. */
+  /**
+   * With `processes: { mode: 'single' }`: whether this process has the connection, or another one of its
+   * group; undefined while there is no owner, and without a group.
+   */
+  readonly role: 'owner' | 'member' | undefined
+  /** Where the connection stands: in a member that of the owner. */
   readonly status: Status
   /** What there is to know about the connection, its subscriptions and its messages. */
   health (): Health

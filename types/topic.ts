@@ -214,15 +214,23 @@ export interface Topic<Params = Record<string, unknown>, Payload = Buffer> {
   remove (): void
 }
 
-/** The arguments of `Topic.publish`. */
-export type PublishArguments<Params, Payload> =
-  keyof Params extends never
-    ? [payload: Publishable<Payload>, options?: PublishOptions]
-    : [params: Params, payload: Publishable<Payload>, options?: PublishOptions]
+/**
+ * The arguments of `Topic.publish`. Where the pattern is one of several, or only known as text, those of each
+ * that it may be: at run time the pattern decides.
+ */
+export type PublishArguments<Params, Payload> = ByParams<
+  Params, [payload: Publishable<Payload>, options?: PublishOptions]
+>
 
-/** The arguments of `Topic.topicFor`. */
-export type TopicForArguments<Params> =
-  keyof Params extends never ? [options?: TopicForOptions] : [params: Params, options?: TopicForOptions]
+/** The arguments of `Topic.topicFor`, in the same way. */
+export type TopicForArguments<Params> = ByParams<Params, [options?: TopicForOptions]>
+
+type ByParams<Params, Others extends unknown[]> =
+  Params extends unknown
+    ? keyof Params extends never
+      ? Others
+      : string extends keyof Params ? Others | [params: Params, ...Others] : [params: Params, ...Others]
+    : never
 
 /** A pattern with its options, from `defineTopic`: needs no connection, so that services can share it. */
 export interface TopicContract<P extends string = string, Params = unknown, Payload = unknown> {

@@ -87,6 +87,15 @@ const OutboxSchema = Type.Object({
   overflow: optional(Type.Union([Type.Literal('reject'), Type.Literal('drop-oldest'), Type.Literal('drop-newest')]))
 }, { additionalProperties: false })
 
+const ProcessesSchema = Type.Object({
+  mode: Type.Literal('single'),
+  group: Type.String({ pattern: '^[A-Za-z0-9_.-]{1,64}$' }),
+  handle: optional(Type.Literal('owner')),
+  dir: optional(Type.String({ minLength: 1 })),
+  heartbeat: milliseconds(10),
+  ownerTimeout: milliseconds(20)
+}, { additionalProperties: false })
+
 /**
  * The options of the plugin: the one place that says what is accepted. docs/options.md is checked against it.
  */
@@ -114,6 +123,7 @@ export const OptionsSchema = Type.Object({
   tls: optional(TlsSchema),
   start: optional(Type.Union([Type.Literal('wait'), Type.Literal('background'), Type.Literal('manual')])),
   connectTimeout: milliseconds(1),
+  processes: optional(Type.Union([Type.Literal('each'), ProcessesSchema])),
   reconnect: optional(ReconnectSchema),
   concurrency: count(1),
   order: optional(Type.Unsafe<MessageOrder>(OrderSchema)),

@@ -18,14 +18,19 @@ import { presenceOf, willOf, type Presence, type Will } from './will.ts'
 export interface Settings {
   readonly address: Address
   readonly credentials: Credentials
+  /** Undefined also where a function gives it. */
+  readonly username: string | undefined
   readonly prefix: string
   readonly namespace: string | undefined
   readonly clientId: string
+  /** False for a random one. */
+  readonly hasClientId: boolean
   readonly protocolVersion: 'auto' | 4 | 5
   readonly keepaliveSeconds: number
   readonly sessionExpirySeconds: number
   readonly will: Will | undefined
   readonly presence: Presence | undefined
+  readonly processes: ProcessesSettings
   readonly reconnect: { readonly minDelayMs: number, readonly maxDelayMs: number }
   readonly concurrency: number
   readonly order: MessageOrder
@@ -51,6 +56,19 @@ export interface Settings {
   readonly validatorCompiler: ValidatorCompiler | undefined
   readonly client: ClientOptions
 }
+
+/** How the processes with one program share the broker. */
+export type ProcessesSettings =
+  | { readonly mode: 'each' }
+  | {
+    readonly mode: 'single'
+    readonly group: string
+    readonly dir: string | undefined
+    readonly heartbeatMs: number
+    readonly ownerTimeoutMs: number
+    /** As given; else the group has one. */
+    readonly clientId: string | undefined
+  }
 
 /** Where the broker is. */
 export interface Address {
@@ -84,14 +102,17 @@ export function resolveOptions (given: unknown, host: HostLimits): Settings {
   return {
     address: addressOf(options, url, protocol),
     credentials: credentialsOf(options, url),
+    username: options.username ?? url?.username,
     prefix,
     namespace: options.namespace,
     clientId: clientIdOf(options),
+    hasClientId: options.clientId !== undefined,
     protocolVersion: options.protocolVersion ?? 'auto',
     keepaliveSeconds: options.keepalive ?? 60,
     sessionExpirySeconds: sessionExpiryOf(options),
     will: willOf(options, prefix, invalid),
     presence: presenceOf(options, prefix, invalid),
+    processes: processesOf(options),
     reconnect: reconnectOf(options),
     concurrency: options.concurrency ?? 20,
     order: options.order ?? 'topic',
@@ -230,9 +251,25 @@ function credentialsOf (options: MultimqttOptions, url: BrokerUrl | undefined): 
 }
 
 function sessionExpiryOf (options: MultimqttOptions): number {
-  const expiry = options.session?.expiry ?? 0
+  const isGroup = options.processes !== undefined && options.processes !== 'each'
+  const expiry = options.session?.expiry ?? (isGroup ? 3_600 : 0)
+  if (isGroup && expiry > 0) return expiry
+  if (isGroup) {
+    throw invalid('session.expiry',
+      "it has to be more than 0 with processes.mode 'single': the next owner finds the messages in the session")
+  }
   if (expiry === 0 || options.clientId !== undefined) return expiry
   throw invalid('session.expiry', 'a session that outlives the connection needs a clientId, by which the broker finds it')
+}
+
+function processesOf ({ processes = 'each', clientId }: MultimqttOptions): ProcessesSettings {
+  if (processes === 'each') return { mode: 'each' }
+  const { group, dir, heartbeat = 500, ownerTimeout = 5_000 } = processes
+  if (ownerTimeout < 2 * heartbeat) {
+    throw invalid('processes.ownerTimeout',
+      `it is ${ownerTimeout} ms, less than two heartbeats of ${heartbeat} ms: an owner that is alive would be taken for dead`)
+  }
+  return { mode: 'single', group, dir, heartbeatMs: heartbeat, ownerTimeoutMs: ownerTimeout, clientId }
 }
 
 function reconnectOf ({ reconnect = {} }: MultimqttOptions): Settings['reconnect'] {

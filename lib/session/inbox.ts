@@ -21,6 +21,7 @@ export class Receipt {
   /** The connection that it is to be acknowledged on. */
   connection = 0
   isSettled = false
+  isAcknowledged = false
   /** From 0x80 on the message is refused, which only MQTT 5 can say. */
   reasonCode = 0
   #holds = 1
@@ -55,7 +56,7 @@ export class Inbox {
   readonly #onExcess: (unacked: number) => void
   readonly #maxUnacked: number
   readonly #settled = (receipt: Receipt) => this.#onSettled(receipt)
-  readonly #queues: Record<1 | 2, Receipt[]> = { 1: [], 2: [] }
+  readonly #queues: Record<1 | 2, (Receipt | undefined)[]> = { 1: [], 2: [] }
   readonly #heads = { 1: 0, 2: 0 }
   /** Of this connection, by packet identifier: QoS 1 and 2 share the identifiers. */
   readonly #unacked = new Map<number, Receipt>()
@@ -110,6 +111,13 @@ export class Inbox {
     this.#port.sendAck(pubcomp, packetId, isKnown || this.#port.version === 4 ? 0 : notFound)
   }
 
+  /** Forgets the session, which another process has taken over: what comes again later is not the same. */
+  reset (): void {
+    this.onDown()
+    this.#carried.clear()
+    this.#received.clear()
+  }
+
   /** Acknowledges nothing more: the messages are for the next process with this session. */
   close (): void {
     this.#isUp = false
@@ -124,6 +132,8 @@ export class Inbox {
     const receipt = new Receipt(message, this.#settled)
     this.#enlist(receipt, qos)
     this.#deliver(message, receipt)
+    // It is kept, and would keep all that was read with it.
+    if (!receipt.isAcknowledged) message.detach()
     if (this.#unacked.size > this.#maxUnacked) this.#onExcess(this.#unacked.size)
   }
 
@@ -169,10 +179,17 @@ export class Inbox {
     const queue = this.#queues[qos]
     let head = this.#heads[qos]
     for (let receipt = queue[head]; receipt?.isSettled === true; receipt = queue[++head]) {
-      const { messageId } = receipt.message
+      const { message, reasonCode } = receipt
+      const { messageId } = message
       if (this.#unacked.get(messageId) === receipt) this.#unacked.delete(messageId)
-      if (qos === 2 && receipt.reasonCode < 0x80) this.#received.set(messageId, receipt.message)
-      this.#port.sendAck(qos === 1 ? puback : pubrec, messageId, receipt.reasonCode)
+      receipt.isAcknowledged = true
+      queue[head] = undefined
+      // After a refusal no PUBREL comes; but on 3.1.1 nothing can be refused.
+      if (qos === 2 && (reasonCode < 0x80 || this.#port.version === 4)) {
+        message.detach()
+        this.#received.set(messageId, message)
+      }
+      this.#port.sendAck(qos === 1 ? puback : pubrec, messageId, reasonCode)
     }
     if (head === queue.length) {
       queue.length = head = 0

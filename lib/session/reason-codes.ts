@@ -12,7 +12,9 @@ export function reasonText (reasonCode: number): string {
 
 /** Whether a connection ended because of a packet that we sent: the broker said so in its DISCONNECT. */
 export function isBlame (cause: Error): boolean {
-  return blames.has(reasonCodeOf(cause))
+  // What we object to in the broker's packets has the same codes.
+  const isOurs = 'code' in cause && cause.code === 'FST_MQTT_MALFORMED'
+  return !isOurs && blames.has(reasonCodeOf(cause))
 }
 
 /** The reason code that an error carries; -1 if there is none. */
