@@ -24,6 +24,7 @@ import {
   type ForwardedPublish, type Frame, type Parcel
 } from '../lib/processes/protocol.ts'
 import { Relay, type Patience, type Route, type Task } from '../lib/processes/relay.ts'
+import { workerHint, workersWarning, type Hints } from '../lib/processes/workers.ts'
 import { onEnd, type Owner } from './helpers/cleanup.ts'
 import { deferred, within } from './helpers/deadline.ts'
 import { Mailbox } from './helpers/mailbox.ts'
@@ -72,7 +73,7 @@ const text = fc.string({ unit: 'grapheme', minLength: 1, maxLength: 50 })
   .filter((value) => /^[^\p{Cc}\p{Noncharacter_Code_Point}+#]+$/u.test(value) && value.isWellFormed())
 const bytes = fc.oneof(
   { weight: 5, arbitrary: fc.uint8Array({ maxLength: 200 }).map((array) => Buffer.from(array)) },
-  { weight: 1, arbitrary: fc.constantFrom(16_383, 16_384, 70_000).map((size) => Buffer.alloc(size, size)) }
+  { weight: 1, arbitrary: fc.constantFrom(4_095, 4_096, 70_000).map((size) => Buffer.alloc(size, size)) }
 )
 const id = fc.integer({ min: 0, max: 0xffff_ffff })
 const json = fc.jsonValue().map((value) => JSON.parse(JSON.stringify(value)) as unknown)
@@ -1440,5 +1441,42 @@ describe('group', () => {
     await assert.rejects(member.group.publish(publishOf(1), patience), { code: 'FST_MQTT_CLOSED' })
     await assert.rejects(member.group.joined(), { code: 'FST_MQTT_CLOSED' })
     assert.equal(owner.group.role, 'owner')
+  })
+})
+
+describe('workers', () => {
+  const alone = { isClusterWorker: false, isMainThread: true, env: {}, platformatic: undefined }
+  const pm2 = { NODE_APP_INSTANCE: '0', pm_id: '3', exec_mode: 'fork_mode', instances: '1' }
+  const cases: [string, Partial<Hints>, string | undefined][] = [
+    ['a process on its own', {}, undefined],
+    ['node:cluster', { isClusterWorker: true }, 'a worker of node:cluster'],
+    ['a worker thread', { isMainThread: false }, 'a worker thread'],
+    ['Watt', { isMainThread: false, platformatic: { workerId: 0 } }, 'a worker of Watt'],
+    ['Watt with one worker', { isMainThread: false, platformatic: {} }, 'a worker thread'],
+    ['PM2 with one process', { env: pm2 }, undefined],
+    ['PM2, the first of two in fork mode', { env: { ...pm2, instances: '2' } }, 'instance 0 of PM2'],
+    ['PM2, another one in fork mode', { env: { ...pm2, NODE_APP_INSTANCE: '1' } }, 'instance 1 of PM2'],
+    ['PM2 in cluster mode', { isClusterWorker: true, env: { ...pm2, exec_mode: 'cluster_mode' } }, 'instance 0 of PM2'],
+    ['PM2 without an instance variable', { env: { pm_id: '3' } }, 'instance 3 of PM2']
+  ]
+  for (const [what, hints, hint] of cases) {
+    test(`${what}: ${hint ?? 'nothing to warn of'}`, () => {
+      assert.equal(workerHint({ ...alone, ...hints }), hint)
+    })
+  }
+
+  test('this process is looked at by default', () => {
+    const platformatic = globalThis as { platformatic?: unknown }
+    platformatic.platformatic = { workerId: 1 }
+    assert.equal(workerHint(), 'a worker of Watt')
+    delete platformatic.platformatic
+  })
+
+  test('the warning says what happens and what to do, and names a fixed client id', () => {
+    assert.equal(workersWarning('a worker thread', undefined),
+      'this process is a worker thread, so there may be several workers: each of them has a connection of its ' +
+      "own, and handles every message. Set processes: { mode: 'single', group: '…' } to share one connection, " +
+      "or processes: 'each' to mean this")
+    assert.match(workersWarning('a worker thread', 'gateway'), /all of them connect as 'gateway', .* cut each other off/)
   })
 })
