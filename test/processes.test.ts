@@ -11,6 +11,7 @@ import { basename, join } from 'node:path'
 import { describe, test } from 'node:test'
 import fc from 'fast-check'
 import { errors } from '../lib/errors.ts'
+import { groupSessionExpiry, resolveProcesses } from '../lib/options/processes.ts'
 import { Channel, type ChannelEnd, type ChannelSettings } from '../lib/processes/channel.ts'
 import { directoryOf, ensureDirectory, groupKey, socketName } from '../lib/processes/directory.ts'
 import { Election, type Seat } from '../lib/processes/election.ts'
@@ -1478,5 +1479,55 @@ describe('workers', () => {
       "own, and handles every message. Set processes: { mode: 'single', group: '…' } to share one connection, " +
       "or processes: 'each' to mean this")
     assert.match(workersWarning('a worker thread', 'gateway'), /all of them connect as 'gateway', .* cut each other off/)
+  })
+})
+
+describe('the option processes', () => {
+  const resolve = (given: unknown) => resolveProcesses(given as Parameters<typeof resolveProcesses>[0])
+
+  test("it is 'each', or a group with defaults for all else", () => {
+    assert.deepEqual([resolve(undefined), resolve('each')], [{ mode: 'each' }, { mode: 'each' }])
+    assert.deepEqual(resolve({ mode: 'single', group: 'orders' }), {
+      mode: 'single', group: 'orders', dir: undefined, heartbeatMs: 500, ownerTimeoutMs: 5_000
+    })
+    const given = { mode: 'single', group: 'a.B_c-9', handle: 'owner', dir: '/run/app', heartbeat: 250, ownerTimeout: 1_500 }
+    assert.deepEqual(resolve(given), {
+      mode: 'single', group: 'a.B_c-9', dir: '/run/app', heartbeatMs: 250, ownerTimeoutMs: 1_500
+    })
+    const nothing = { handle: undefined, dir: undefined, heartbeat: undefined, ownerTimeout: undefined }
+    assert.deepEqual(resolve({ mode: 'single', group: 'a', ...nothing }), resolve({ mode: 'single', group: 'a' }))
+  })
+
+  const group = 'expected the name that all processes which share the connection have in common'
+  const cases: [unknown, string][] = [
+    ['single', "'processes': expected 'each' or an object with mode and group, not 'single'"],
+    [null, "'processes': expected 'each' or an object with mode and group, not null"],
+    [{ mode: 'single' }, `'processes.group': ${group}`],
+    [{ mode: 'single', group: '' }, `'processes.group': ${group}`],
+    [{ mode: 'single', group: 'a/b' }, `'processes.group': ${group}`],
+    [{ mode: 'single', group: 'a'.repeat(65) }, `'processes.group': ${group}`],
+    [{ group: 'a' }, "'processes.mode': expected 'single', not undefined"],
+    [{ mode: 'shared', group: 'a' }, "'processes.mode': expected 'single', not 'shared'"],
+    [{ mode: 'single', group: 'a', handle: 'spread' }, "'processes.handle': expected 'owner', not 'spread'"],
+    [{ mode: 'single', group: 'a', dir: '' }, "'processes.dir': expected the path of a directory, not ''"],
+    [{ mode: 'single', group: 'a', heartbeat: 5 }, "'processes.heartbeat': expected a whole number of milliseconds"],
+    [{ mode: 'single', group: 'a', ownerTimeout: 1.5 }, "'processes.ownerTimeout': expected a whole number"],
+    [{ mode: 'single', group: 'a', ownerTimeout: 1_499 },
+      "'processes.ownerTimeout': it has to be at least three heartbeats, 1500 ms, not 1499"],
+    [{ mode: 'single', group: 'a', election: 'broker' },
+      "'processes.election': there is no such option, there are mode, group, handle, dir, heartbeat, ownerTimeout"]
+  ]
+  for (const [given, message] of cases) {
+    test(`${JSON.stringify(given)} is refused: ${message.slice(0, 60)}`, () => {
+      assert.throws(() => resolve(given), (error: Error & { code?: string }) =>
+        error.code === 'FST_MQTT_OPTIONS_INVALID' && error.message.startsWith(`Invalid option ${message}`))
+    })
+  }
+
+  test('a group has a session that the broker keeps', () => {
+    assert.deepEqual([groupSessionExpiry(undefined), groupSessionExpiry(60)], [3_600, 60])
+    assert.throws(() => groupSessionExpiry(0), {
+      code: 'FST_MQTT_OPTIONS_INVALID', message: /^Invalid option 'session.expiry': with processes: .* it cannot be 0: /
+    })
   })
 })
