@@ -1149,6 +1149,7 @@ describe('group', () => {
     owner.engine.onResign = async () => await release.promise
     const closing = owner.group.close()
     await owner.engine.hears('resign closing')
+    assert.equal(owner.group.holdsOwnership(), true)
     // The members have been told, and wait for the next owner.
     const waiting = member.group.publish(publishOf(1, 'meanwhile'), patience)
     await assert.rejects(async () => {
@@ -1387,6 +1388,18 @@ describe('group', () => {
     const { cause } = await owner.engine.troubles.take(any, 'trouble')
     assert.equal((cause as { code?: string }).code, 'ENOENT')
     assert.equal(owner.group.role, 'owner')
+  })
+
+  test('close: an owner that is about to leave does not step down as well', async (t) => {
+    const { directory, all: [owner] } = await groupOf(t, 1)
+    assert.ok(owner)
+    owner.engine.onResign = async () => {
+      symlinkSync('1.00000000.sock', join(directory, 'owner.2'))
+      assert.equal(owner.group.holdsOwnership(), false)
+    }
+    await within(owner.group.close(), ceilingMs, 'close')
+    await owner.engine.hears('resign closing')
+    await assert.rejects(owner.engine.told.take((told) => told.startsWith('resign'), 'second resign', 10))
   })
 
   test('close: an engine that fails to let go, or never does, holds nothing up', async (t) => {
