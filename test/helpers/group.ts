@@ -277,6 +277,7 @@ export class Load {
   /** Ends the load, waits until all has arrived or nothing more does, and counts. */
   async stop (timeoutMs = 20_000): Promise<Outcome> {
     clearInterval(this.#timer)
+    for (const worker of this.#run.alive) worker.tell({ do: 'be quiet' })
     const until = Date.now() + timeoutMs
     while (Date.now() < until && (this.#acked < this.#sent || !this.#isAllThere())) await tick(20)
     return this.#count()
