@@ -29,6 +29,7 @@ export interface BrokerSessionHost {
 /** Milliseconds for the DISCONNECT itself, after everything has been waited for. */
 const disconnectMs = 500
 const pubrel = 6
+const asideOptions = { qos: 0, noLocal: false, retainAsPublished: false, retainHandling: 0 } as const
 /**
  * What the protocol allows: a message that is too large is refused by itself, since the broker would send it
  * again.
@@ -45,6 +46,9 @@ export class BrokerSession {
   readonly #inbox: Inbox
   readonly #log: ConnectionLog
   #giveUp: (() => void) | undefined
+  readonly #watchers = new Set<(isUp: boolean) => void>()
+  #username: string | undefined
+  #isReady = false
   #isSessionPresent = false
   #hasFailed = false
   #isClosed = false
@@ -73,6 +77,20 @@ export class BrokerSession {
     return this.#link.limits
   }
 
+  /** True while filters can be subscribed. */
+  get isReady (): boolean {
+    return this.#isReady
+  }
+
+  get lastError (): Error | undefined {
+    return this.#link.lastError
+  }
+
+  /** Who has logged in last. */
+  get username (): string | undefined {
+    return this.#username
+  }
+
   get client (): Mqtt['client'] {
     return this.#link.client
   }
@@ -97,6 +115,22 @@ export class BrokerSession {
 
   get counters (): Pick<Stats, 'unacked' | 'outbox'> {
     return { unacked: this.#inbox.unacked, outbox: this.#outbox.counters }
+  }
+
+  /** Tells when the connection comes, and filters can be subscribed, and when it goes. @returns a remover */
+  watch (watcher: (isUp: boolean) => void): () => void {
+    this.#watchers.add(watcher)
+    return () => { this.#watchers.delete(watcher) }
+  }
+
+  /** Subscribes beside the book, on the present connection only. @returns the reason code */
+  async subscribeAside (filter: string): Promise<number> {
+    const [reasonCode] = await this.#link.subscribe([filter], asideOptions)
+    return reasonCode ?? 0x80
+  }
+
+  async unsubscribeAside (filter: string): Promise<void> {
+    await this.#link.unsubscribe([filter])
   }
 
   /** Rejects as `Outbox.publish`. */
@@ -135,6 +169,8 @@ export class BrokerSession {
   async suspend (): Promise<void> {
     this.#outbox.reset(new errors.FST_MQTT_DELIVERY_UNKNOWN(this.#settings.address.text))
     await this.#link.close(0)
+    this.#isReady = false
+    for (const watcher of this.#watchers) watcher(false)
     this.#inbox.reset()
     this.book.onDown()
   }
@@ -153,7 +189,9 @@ export class BrokerSession {
     this.#inbox.close()
     this.#outbox.close()
     await this.#link.close(disconnectMs)
+    this.#isReady = false
     this.book.close()
+    for (const watcher of this.#watchers) watcher(false)
     this.#log.onClosed()
   }
 
@@ -187,7 +225,9 @@ export class BrokerSession {
 
   async #askCredentials (): Promise<ConnectCredentials> {
     if (this.#host.mayConnect?.() === false) throw new errors.FST_MQTT_CLOSED(this.#settings.address.text)
-    return await this.#settings.credentials.ask()
+    const login = await this.#settings.credentials.ask()
+    this.#username = login.username
+    return login
   }
 
   #linkEvents (): LinkEvents {
@@ -212,7 +252,9 @@ export class BrokerSession {
   }
 
   #onReady (): void {
+    this.#isReady = true
     this.book.onUp(this.#isSessionPresent)
+    for (const watcher of this.#watchers) watcher(true)
     this.#announce('online')
     this.#host.onReady()
     const changed = () => this.#host.onChange?.()
@@ -221,8 +263,10 @@ export class BrokerSession {
   }
 
   #onDown (cause: Error, wasUp: boolean): boolean {
+    this.#isReady = false
     this.book.onDown()
     this.#inbox.onDown()
+    for (const watcher of this.#watchers) watcher(false)
     const isSoon = this.#outbox.onDown(cause)
     this.#host.onDown(cause)
     this.#host.onChange?.()

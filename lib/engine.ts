@@ -1,9 +1,11 @@
 import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
+import type { Dynsec } from '../types/dynsec.ts'
 import type { InjectResult } from '../types/inject.ts'
 import type { ListedTopic } from '../types/listing.ts'
 import type { Mqtt } from '../types/mqtt.ts'
 import type { Health, Stats, Status } from '../types/status.ts'
 import { isConnectingOff } from './connecting.ts'
+import { Administration } from './administration.ts'
 import { BrokerSession } from './broker-session.ts'
 import { Dispatcher } from './dispatch/dispatcher.ts'
 import { ConnectionHooks } from './dispatch/hooks.ts'
@@ -54,6 +56,9 @@ export class Engine {
   readonly #group: GroupSession | undefined
   /** Whichever of the two the application has. */
   readonly #session: BrokerSession | GroupSession
+  #administration: Administration | undefined
+  /** The administrator's own connection. */
+  #administrator: Engine | undefined
   #connecting: Promise<void> | undefined
   #closing: Promise<void> | undefined
   #draining: Promise<void> | undefined
@@ -94,6 +99,7 @@ export class Engine {
     })
     this.#group = settings.processes.mode === 'single' ? this.#createGroup(settings.processes) : undefined
     this.#session = this.#group ?? this.#own
+    if (settings.dynsec !== undefined) this.#administration = this.#createAdministration(settings.dynsec)
   }
 
   /**
@@ -141,6 +147,12 @@ export class Engine {
     return this.#own.client
   }
 
+  /** @throws `FST_MQTT_DYNSEC_NOT_ENABLED` */
+  get dynsec (): Dynsec {
+    if (this.#administration === undefined) throw new errors.FST_MQTT_DYNSEC_NOT_ENABLED()
+    return this.#administration.dynsec
+  }
+
   get role (): 'owner' | 'member' | undefined {
     return this.#group?.role
   }
@@ -174,13 +186,14 @@ export class Engine {
       throw new errors.FST_MQTT_CLOSED(this.settings.address.text)
     }
     if (isConnectingOff()) return
-    this.#connecting ??= this.#session.start().finally(() => { this.#connecting = undefined })
+    this.#connecting ??= this.#start().finally(() => { this.#connecting = undefined })
     await this.#connecting
   }
 
   /** Goes on trying until it is closed. */
   connectInBackground (): void {
     this.#session.open()
+    this.#administrator?.connectInBackground()
   }
 
   /** Lets messages through to the handlers: the application is ready. */
@@ -221,9 +234,15 @@ export class Engine {
     await within(this.dispatcher.idle(), Math.max(0, limitMs))
   }
 
+  async #start (): Promise<void> {
+    await this.#session.start()
+    await this.#administrator?.connect()
+  }
+
   async #close (): Promise<void> {
     await this.drain()
-    await this.#session.close()
+    this.#administration?.close()
+    await Promise.all([this.#session.close(), this.#administrator?.close()])
     this.#isClosed = true
   }
 
@@ -231,6 +250,14 @@ export class Engine {
   #isFor (filter: string, subscriptionIds: readonly number[]): boolean {
     const filters = subscriptionIds.map((id) => this.book.filterOf(id))
     return filters.includes(filter) || filters.every((known) => known === undefined)
+  }
+
+  #createAdministration (dynsec: NonNullable<Settings['dynsec']>): Administration {
+    if (dynsec.connection !== undefined) this.#administrator = new Engine(dynsec.connection, this.#host)
+    const { settings, dispatcher } = this.#administrator ?? this
+    const own = this.#administrator === undefined ? this.#own : this.#administrator.#own
+    const group = this.#administrator === undefined ? this.#group : undefined
+    return new Administration(this.settings.prefix, dynsec, { settings, own, dispatcher, group })
   }
 
   #createGroup ({ group, dir, heartbeatMs, ownerTimeoutMs }: SingleProcesses): GroupSession {

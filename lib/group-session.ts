@@ -20,6 +20,11 @@ export interface GroupSessionHost {
   onTrouble (error: Error): void
 }
 
+/** What the owner does for a process of its group. */
+type Operation = (data: unknown, patience: Patience) => Promise<unknown>
+
+const noBytes = Buffer.alloc(0)
+
 /** What the owner tells the members: plain data. */
 interface SharedState {
   readonly status: Status
@@ -42,6 +47,7 @@ export class GroupSession {
   #wasUp = false
   #isClosed = false
   readonly #waiting: (() => void)[] = []
+  readonly #operations = new Map<string, Operation>()
 
   constructor (settings: Settings, groupSettings: GroupSettings, host: GroupSessionHost) {
     this.#settings = settings
@@ -88,6 +94,17 @@ export class GroupSession {
       return Promise.reject(new errors.FST_MQTT_NEEDS_MQTT5('Properties of a publish'))
     }
     return this.#group.publish({ topic, payload, qos, retain, properties }, patience)
+  }
+
+  /** Says how the owner does an operation, whichever process asks for it. */
+  serve (name: string, operation: Operation): void {
+    this.#operations.set(name, operation)
+  }
+
+  /** Has the owner do an operation; what it takes and gives has to have JSON. */
+  async call (name: string, data: unknown, patience: Patience): Promise<unknown> {
+    if (this.#group === undefined) throw new errors.FST_MQTT_OFFLINE(this.#settings.address.text)
+    return (await this.#group.call(name, { data, bytes: noBytes }, patience)).data
   }
 
   /** Joins the group, and takes part in it until `close()`. @throws `FST_MQTT_GROUP_DIRECTORY` */
@@ -148,7 +165,11 @@ export class GroupSession {
   #hooks (): GroupHooks {
     return {
       publish: (publish, patience) => this.#publishForGroup(publish, patience),
-      call: (name) => Promise.reject(new errors.FST_MQTT_PEER_REFUSED(`there is no operation '${name}'`)),
+      call: async (name, { data }, patience) => {
+        const operation = this.#operations.get(name)
+        if (operation === undefined) throw new errors.FST_MQTT_PEER_REFUSED(`there is no operation '${name}'`)
+        return { data: await operation(data, patience), bytes: noBytes }
+      },
       becomeOwner: () => this.#own.open(),
       resign: async (reason) => { await (reason === 'closing' ? this.#own.close() : this.#own.suspend()) },
       state: (): SharedState => ({ status: this.#own.status, health: this.#own.health }),

@@ -25,6 +25,7 @@ const layers: Readonly<Record<string, number>> = {
   testing: 5,
   connecting: 6,
   'connection-log': 6,
+  administration: 6,
   'broker-session': 6,
   'group-session': 6,
   engine: 6,
