@@ -1,5 +1,11 @@
 import assert from 'node:assert/strict'
+import { execFile, spawn } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
 import { suite, test, type TestContext } from 'node:test'
+import { promisify } from 'node:util'
 import { connectAsync } from 'mqtt'
 import { prepareCommand } from '../lib/dynsec/checks.ts'
 import { commands } from '../lib/dynsec/commands.ts'
@@ -12,6 +18,8 @@ import { codes, refusals, type Refusal } from './helpers/dynsec-contract.ts'
 import { connectDevice } from './helpers/dynsec-device.ts'
 import { mosquittoCtrl } from './helpers/mosquitto-clients.ts'
 import { mosquittoMissing, startMosquitto, type Mosquitto } from './helpers/mosquitto.ts'
+import { freePorts } from './helpers/ports.ts'
+import { dynsecPluginPath, endWithUs, programPath, root } from './helpers/programs.ts'
 import { startProxy } from './helpers/proxy.ts'
 
 const skip = { skip: mosquittoMissing }
@@ -556,6 +564,39 @@ test('secrets: no password in the log of the broker, nor on any topic that other
 function createRoles (count: number): DynsecCommand[] {
   return Array.from({ length: count }, (_, index) => ({ command: 'createRole', rolename: `role-${index}` }))
 }
+
+test('docs/dynsec.md: the steps from an empty Mosquitto to a provisioned device', skip, async (t) => {
+  const page = readFileSync(join(root, 'docs/dynsec.md'), 'utf8')
+  const [server = '', device = ''] = [...page.matchAll(/^```sh\n(.*?)^```$/gms)].map(([, block = '']) => block)
+  const directory = mkdtempSync(join(tmpdir(), 'multimqtt-dynsec-'))
+  onEnd(t, () => rmSync(directory, { recursive: true, force: true }))
+  const [port = 0] = await freePorts(1)
+  const script = server
+    .replace('1884', String(port))
+    // What holds only for Debian, and for an ordinary user.
+    .replace('$(dpkg -L mosquitto | grep dynamic_security.so)', dynsecPluginPath() ?? '')
+    .replace('END\n/usr', `${process.getuid?.() === 0 ? 'user root\n' : ''}END\nexec /usr`)
+    .replace('/usr/sbin/mosquitto', programPath('mosquitto') ?? '')
+  const child = spawn('sh', ['-c', script], { cwd: directory, stdio: ['ignore', 'ignore', 'pipe'] })
+  endWithUs(child)
+  onEnd(t, () => child.kill('SIGKILL'))
+  const said = createInterface(child.stderr)
+  await within(new Promise<void>((resolve) => {
+    said.on('line', (line) => { if (/mosquitto version \S+ running/.test(line)) resolve() })
+  }), 5_000, 'start of the broker')
+
+  // What the program of that page does.
+  const { dynsec } = await createAdmin(t, { port, prefix: 'site' })
+  await dynsec.roles.create({
+    rolename: 'sensor-7', acls: [{ acltype: 'publishClientSend', topic: 'sensor/7/reading', allow: true }]
+  })
+  await dynsec.clients.create({ username: 'sensor-7', password: 'secret', roles: ['sensor-7'] })
+  const complaint = async (command: string) =>
+    (await promisify(execFile)('sh', ['-c', `${command.trim().replace('1884', String(port))} || true`])).stderr
+  assert.equal(await complaint(device), '')
+  assert.match(await complaint(device.replace('sensor/7', 'sensor/8')), /not authorized/i)
+  assert.match(await complaint(device.replace('-P secret', '-P wrong')), /not authorized/i)
+})
 
 /** The next time that a link comes up. */
 function once (link: MqttLink, event: 'up'): Promise<void> {

@@ -1,4 +1,5 @@
 import type { IClientOptions } from 'mqtt'
+import type { DynsecOptions } from './dynsec.ts'
 import type { PublishProperties, QoS } from './message.ts'
 import type { Codec, MessageOrder } from './topic.ts'
 
@@ -171,6 +172,11 @@ export interface MultimqttOptions {
   drainTimeout?: number | undefined
   /** Bytes that the payload of a received message may have. Default: Fastify's `bodyLimit`. */
   maxPayload?: number | undefined
+  /**
+   * Administers Mosquitto's dynamic security plugin by `fastify.mqtt.dynsec`: `true` on this connection, with
+   * `connection` on one of its own.
+   */
+  dynsec?: true | DynsecOptions | undefined
   /** Converters for placeholders, by name; declare their types in `interface TopicConverters`. */
   converters?: Readonly<Record<string, Converter>> | undefined
   /** Further codecs, chosen by their content type. */

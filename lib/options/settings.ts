@@ -135,10 +135,15 @@ function checkShape (given: unknown): MultimqttOptions {
 }
 
 /**
- * Of what may be undefined TypeBox says only that it is a union: what the one other choice wants, and where.
+ * Of what may be undefined, or something else, TypeBox says only that it is a union: what the one choice
+ * that was meant wants, and where.
  */
 function innermost (error: ValueError): ValueError {
-  const inner = choicesOf(error.schema).length === 1 ? error.errors[0]?.First() : undefined
+  const choices = choicesOf(error.schema)
+  const objects = choices.filter((choice) => choice['type'] === 'object')
+  const [only, ...others] = choices.length > 1 && isRecord(error.value) ? objects : choices
+  if (only === undefined || others.length > 0) return error
+  const inner = error.errors[choices.indexOf(only)]?.First()
   return inner === undefined ? error : innermost(inner)
 }
 
