@@ -347,6 +347,20 @@ suite('the way to the plugin', () => {
     }
   })
 
+  test('takes longer than one call would wait: NO_ANSWER for that one, and the others go on', async () => {
+    const { link, dynsec } = fakeAdmin()
+    link.respond = () => undefined
+    const patient = dynsec.clients.enable('u')
+    const { commands: asked } = await link.next('getDetails')
+    await assert.rejects(dynsec.clients.enable('v', { timeout: 10 }), {
+      code: 'FST_MQTT_DYNSEC_NO_ANSWER', message: /within 10 ms, so nothing was sent: the answer is still awaited$/
+    })
+    link.respond = playMosquitto20
+    link.reply({ responses: asked.map((one) => ({ ...playMosquitto20(one), ...one })) })
+    await patient
+    assert.deepEqual(link.commands, [['enableClient']])
+  })
+
   test('is lost before it is verified: OFFLINE, since nothing was sent', async () => {
     const { link, dynsec } = fakeAdmin()
     link.respond = () => undefined

@@ -338,10 +338,10 @@ suite('when it cannot be, on Mosquitto', skip, () => {
           .map(([, acl]) => acl)
         await dynsec.roles.create({ rolename: username, acls })
         await dynsec.clients.create({ username, password: 'p', roles: [username] })
-        const admin = await createAdmin(t, { port, username, password: 'p', version, timeoutMs: 300 })
+        const admin = await createAdmin(t, { port, username, password: 'p', version, timeoutMs: 500 })
         const since = performance.now()
         const [error] = await admin.dynsec.clients.create({ username: 'by-a-nobody' }).then(() => [], (reason: DynsecError) => [reason])
-        assert.ok(performance.now() - since < 2_000)
+        assert.ok(performance.now() - since < 3_000)
         return error === undefined ? 'done' : `${error.code.replace('FST_MQTT_DYNSEC_', '')} ${/may not (\w+)/.exec(error.message)?.[1]}`
       }
       assert.equal(await outcome('subscribe'), 'NOT_AUTHORIZED subscribe')
@@ -413,10 +413,10 @@ suite('when it cannot be, on Mosquitto', skip, () => {
     const port = broker.ports.dynsec
     const admin = await createAdmin(t, { port })
     await admin.dynsec.batch(createRoles(100))
-    const { dynsec } = await createAdmin(t, { port, maximumPacketSize: 1_000, timeoutMs: 2_000 })
+    const { dynsec } = await createAdmin(t, { port, maximumPacketSize: 1_000, timeoutMs: 4_000 })
     const since = performance.now()
     await assert.rejects(dynsec.roles.list(), { code: 'FST_MQTT_DYNSEC_REPLY_LOST', command: 'listRoles' })
-    assert.ok(performance.now() - since < 1_900)
+    assert.ok(performance.now() - since < 3_900)
     assert.deepEqual(await dynsec.roles.list({ count: 2, offset: 1 }), ['role-0', 'role-1'])
     const [list, role] = await Promise.allSettled([dynsec.roles.list(), dynsec.roles.get('role-1')])
     assert.deepEqual([list.status, role.status], ['rejected', 'fulfilled'])
