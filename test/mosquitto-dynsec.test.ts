@@ -195,7 +195,7 @@ suite('many commands, on Mosquitto', skip, () => {
     assert.equal(settled.filter(({ status }) => status === 'fulfilled').length, 1_000)
     t.diagnostic(`another client waited for at most ${longestMs.toFixed(0)} ms, in ${count} round trips`)
     assert.ok(longestMs < 500, `${longestMs} ms`)
-    assert.ok(count > 100)
+    assert.ok(count > 25)
   })
 })
 
