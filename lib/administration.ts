@@ -117,7 +117,9 @@ class GroupExchange implements Exchange {
     return fromPlain(await this.#group.call('dynsec.session', null, patience))
   }
 
-  async send (commands: Parameters<Exchange['send']>[0], { timeoutMs, signal }: SendOptions): Promise<readonly Answer[]> {
+  async send (
+    commands: Parameters<Exchange['send']>[0], { timeoutMs, signal }: SendOptions
+  ): Promise<readonly Answer[]> {
     const patience: Patience = { timeoutMs: timeoutMs + 3 * this.#timeoutMs, signal }
     return await this.#group.call('dynsec.send', commands, patience) as readonly Answer[]
   }
@@ -125,7 +127,8 @@ class GroupExchange implements Exchange {
 
 // JSON has no Infinity.
 function toPlain (session: Session): object {
-  return { ...session, maximumPacketSize: Number.isFinite(session.maximumPacketSize) ? session.maximumPacketSize : null }
+  const { maximumPacketSize } = session
+  return { ...session, maximumPacketSize: Number.isFinite(maximumPacketSize) ? maximumPacketSize : null }
 }
 
 function fromPlain (plain: unknown): Session {

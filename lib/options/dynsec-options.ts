@@ -27,8 +27,15 @@ export function dynsecOf<Settings> (
 function administratorOf (options: MultimqttOptions, connection: DynsecConnectionOptions): MultimqttOptions {
   const { url, protocol, host, port, path } = connection
   const isElsewhere = [url, protocol, host, port, path].some((part) => part !== undefined)
-  const { start, connectTimeout, publishTimeout, drainTimeout, keepalive, protocolVersion, reconnect } = options
-  const others = { start, connectTimeout, publishTimeout, drainTimeout, keepalive, protocolVersion, reconnect }
+  const others = {
+    start: options.start,
+    connectTimeout: options.connectTimeout,
+    publishTimeout: options.publishTimeout,
+    drainTimeout: options.drainTimeout,
+    keepalive: options.keepalive,
+    protocolVersion: options.protocolVersion,
+    reconnect: options.reconnect
+  }
   const where = isElsewhere
     ? {}
     : {

@@ -112,13 +112,14 @@ const access = {
   password: optional(Type.String()),
   path: optional(Type.String({ minLength: 1 })),
   clientId: optional(Type.String({ minLength: 1 })),
+  credentials: optional(Type.Unsafe<CredentialsFunction>(Type.Function([], Type.Unknown()))),
   tls: optional(TlsSchema)
 }
 
 const DynsecSchema = Type.Object({
   connection: optional(Type.Object(access, { additionalProperties: false })),
   timeout: milliseconds(1),
-  chunk: optional(Type.Integer({ minimum: 1 }))
+  chunk: count(1)
 }, { additionalProperties: false })
 
 /**
@@ -132,7 +133,6 @@ export const OptionsSchema = Type.Object({
   protocolVersion: optional(Type.Union([Type.Literal('auto'), Type.Literal(4), Type.Literal(5)])),
   keepalive: optional(Type.Integer({ minimum: 0, maximum: 65_535 })),
   session: optional(Type.Object({ expiry: seconds }, { additionalProperties: false })),
-  credentials: optional(Type.Unsafe<CredentialsFunction>(Type.Function([], Type.Unknown()))),
   will: optional(WillSchema),
   presence: optional(PresenceSchema),
   start: optional(Type.Union([Type.Literal('wait'), Type.Literal('background'), Type.Literal('manual')])),
