@@ -6,79 +6,18 @@ import { setImmediate as turn } from 'node:timers/promises'
 import fc from 'fast-check'
 import { errors } from '../lib/errors.ts'
 import { BackOff } from '../lib/session/back-off.ts'
-import { Connection, type ConnectionSettings } from '../lib/session/connection.ts'
-import { noLimits, type LinkEvents } from '../lib/session/link.ts'
-import { isBlame, isRefusal, reasonText } from '../lib/session/reason-codes.ts'
+import type { ConnectionSettings } from '../lib/session/connection.ts'
+import { noLimits } from '../lib/session/link.ts'
+import { isBlame, isRefusal, reasonCodeOf, reasonText } from '../lib/session/reason-codes.ts'
 import {
   asConnectionError, connackRefusal, disconnection, isTakeover, refusalClass, type RefusalClass
 } from '../lib/session/refusals.ts'
 import { malformed } from '../lib/wire/malformed.ts'
 import { onEnd, type Owner } from './helpers/cleanup.ts'
+import { createConnection, type TestConnection } from './helpers/connection.ts'
 import { deferred, within } from './helpers/deadline.ts'
-import { Mailbox } from './helpers/mailbox.ts'
 import { closedPort, listen } from './helpers/ports.ts'
 import { startScriptedBroker, startSilentServer } from './helpers/scripted-broker.ts'
-
-type News =
-  | { kind: 'up', isSessionPresent: boolean }
-  | { kind: 'ready' }
-  | { kind: 'down', cause: Error & { code?: string }, wasUp: boolean }
-  | { kind: 'message', topic: string }
-
-interface TestConnection {
-  readonly connection: Connection
-  /** The next of a kind that was not taken yet. */
-  next<K extends News['kind']> (kind: K): Promise<Extract<News, { kind: K }>>
-  readonly all: readonly News[]
-}
-
-/** A connection that was not opened yet; the end of the test closes it. */
-function createConnection (
-  owner: Owner, port: number, given: Partial<ConnectionSettings> = {}
-): TestConnection {
-  const all: News[] = []
-  const mailbox = new Mailbox<News>()
-  const tell = (news: News) => {
-    all.push(news)
-    mailbox.put(news)
-  }
-  const events: LinkEvents = {
-    onUp: (isSessionPresent) => tell({ kind: 'up', isSessionPresent }),
-    onReady: () => tell({ kind: 'ready' }),
-    onDown (cause, wasUp) {
-      tell({ kind: 'down', cause, wasUp })
-      return false
-    },
-    onMessage: ({ topic }) => tell({ kind: 'message', topic }),
-    onAck () {},
-    onWritten () {},
-    onDrain () {},
-    onForeignPublish: (send) => send(),
-    onForeignDone () {}
-  }
-  const connection = new Connection({
-    address: { protocol: 'mqtt', host: '127.0.0.1', port, path: '', text: `mqtt://127.0.0.1:${port}` },
-    credentials: () => ({ username: undefined, password: undefined }),
-    clientId: 'the-client',
-    protocolVersion: 5,
-    keepaliveSeconds: 60,
-    connectTimeoutMs: 5_000,
-    sessionExpirySeconds: 0,
-    will: undefined,
-    reconnect: { minDelayMs: 1, maxDelayMs: 1 },
-    maxPacketBytes: 10_000,
-    tls: {},
-    client: {},
-    ...given
-  }, events)
-  onEnd(owner, () => connection.close(100))
-  return {
-    connection,
-    all,
-    next: async <K extends News['kind']>(kind: K) =>
-      await mailbox.take((news) => news.kind === kind, kind) as Extract<News, { kind: K }>
-  }
-}
 
 function timers (): number {
   return process.getActiveResourcesInfo().filter((name) => name === 'Timeout').length
@@ -583,7 +522,7 @@ suite('refusals', () => {
     test(`MQTT 3.1.1: CONNACK ${code} is ${text}, ${kind}`, () => {
       const error = connackRefusal(code, undefined)
       assert.equal(error.message, `Connection refused: ${text} (0x${reasonCode.toString(16)})`)
-      assert.deepEqual([(error as { reasonCode?: number }).reasonCode, refusalClass(error)], [reasonCode, kind])
+      assert.deepEqual([reasonCodeOf(error), refusalClass(error)], [reasonCode, kind])
     })
   }
 
@@ -607,8 +546,8 @@ suite('refusals', () => {
   // The DISCONNECT codes of a server [MQTT 5 §3.14.2.1], and whether a packet of ours is to blame.
   const blamed = [0x81, 0x82, 0x90, 0x95, 0x99]
   const disconnects = [
-    0x80, 0x81, 0x82, 0x83, 0x87, 0x89, 0x8b, 0x8d, 0x8e, 0x8f, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99,
-    0x9a, 0x9b, 0x9c, 0x9d, 0x9e, 0x9f, 0xa0, 0xa1, 0xa2
+    0x80, 0x81, 0x82, 0x83, 0x87, 0x89, 0x8b, 0x8d, 0x8e, 0x8f, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98,
+    0x99, 0x9a, 0x9b, 0x9c, 0x9d, 0x9e, 0x9f, 0xa0, 0xa1, 0xa2
   ]
   test('MQTT 5: each DISCONNECT has a text, and five blame a packet of ours', () => {
     for (const code of disconnects) {
