@@ -12,7 +12,7 @@ export interface Unguarded {
   readonly up: Promise<void>
   /** Connections that were made. */
   connections (): number
-  publish (topic: string, options?: Partial<OutgoingPublish>, patience?: { timeoutMs?: number }): Promise<void>
+  publish (topic: string, options?: Partial<OutgoingPublish>, timeoutMs?: number): Promise<void>
 }
 
 export interface UnguardedOptions {
@@ -74,7 +74,7 @@ export function openUnguarded (
   return {
     up,
     connections: () => connections,
-    publish (topic, options = {}, { timeoutMs = 30_000 } = {}) {
+    publish (topic, options = {}, timeoutMs = 30_000) {
       const message = { topic, payload: Buffer.alloc(0), qos: 1 as QoS, retain: false, properties: undefined }
       return outbox.publish({ ...message, ...options }, { timeoutMs, signal: undefined })
     }
