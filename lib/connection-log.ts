@@ -1,5 +1,5 @@
 import type { FastifyBaseLogger } from 'fastify'
-import type { RefusedFilter } from '../types/status.ts'
+import type { GrantedFilter, RefusedFilter } from '../types/status.ts'
 import { describeError } from './errors.ts'
 
 /** How a connection stands, for its log lines. */
@@ -43,6 +43,14 @@ export class ConnectionLog {
 
   onRefused ({ filter, reasonCode, reason }: RefusedFilter): void {
     this.#log.error({ filter, reasonCode }, `subscription to '${filter}' was refused: ${reason}`)
+  }
+
+  onStillRefused ({ filter, reasonCode, reason }: RefusedFilter): void {
+    this.#log.debug({ filter, reasonCode }, `subscription to '${filter}' was refused again: ${reason}`)
+  }
+
+  onRestored ({ filter, qos }: GrantedFilter): void {
+    this.#log.info({ filter, qos }, `subscription to '${filter}' is granted now`)
   }
 
   onExcess (unacked: number, maxUnacked: number): void {

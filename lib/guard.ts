@@ -124,6 +124,13 @@ export function qosProblem (qos: unknown): string | undefined {
   return qos === 0 || qos === 1 || qos === 2 ? undefined : `qos has to be 0, 1 or 2, not ${describe(qos)}`
 }
 
+/** Whether something is a time to wait, which Node.js can measure. */
+export function millisecondsProblem (timeout: unknown): string | undefined {
+  return Number.isInteger(timeout) && (timeout as number) > 0 && (timeout as number) < 2 ** 31
+    ? undefined
+    : `timeout has to be a whole number of milliseconds from 1 to 2147483647, not ${describe(timeout)}`
+}
+
 /** What a PUBLISH takes on the wire, in bytes [MQTT 5 §3.3]. */
 export function publishSize (
   topic: string, payloadBytes: number, qos: number, properties: PublishProperties | undefined, version: 4 | 5

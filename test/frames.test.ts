@@ -310,7 +310,9 @@ test('encoders: refuse a buffer without room, and write nothing', () => {
     assert.deepEqual(target, Buffer.alloc(room))
   }
   assert.throws(() => encodePublish(Buffer.alloc(size - 1), 0, hello, 2_000, false, 5), RangeError)
-  assert.throws(() => encodeAck(Buffer.alloc(9), 6, 4, 1, 0x80, 5), RangeError)
+  assert.throws(() => encodeAck(Buffer.alloc(9), 5, 4, 1, 0x80, 5), RangeError)
+  assert.throws(() => encodeAck(Buffer.alloc(9), 6, 4, 1, 0, 5), RangeError)
+  assert.equal(encodeAck(Buffer.alloc(9), 5, 4, 1, 0, 5), 9)
 })
 
 test('encodePublish: properties without a value are not written', () => {

@@ -1,3 +1,5 @@
+export type * from './dynsec-commands.ts'
+export type * from './dynsec.ts'
 export type * from './fastify.ts'
 export type * from './hooks.ts'
 export type * from './inject.ts'

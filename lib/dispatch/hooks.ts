@@ -8,7 +8,7 @@ export type Hook = (this: unknown, ...args: unknown[]) => unknown
 /** Those that a message passes on its way to a handler and after it. */
 export const messageHooks = ['onMessage', 'preValidation', 'preHandler', 'onSettled', 'onError'] as const
 const scopeHooks = ['onTopic', 'onPublish'] as const
-const connectionHooks = ['onUnmatched', 'onConnect', 'onDisconnect'] as const
+const connectionHooks = ['onUnmatched', 'onConnect', 'onDisconnect', 'onRole'] as const
 const names: readonly string[] = [...messageHooks, ...scopeHooks, ...connectionHooks]
 
 export type MessageHookName = typeof messageHooks[number]

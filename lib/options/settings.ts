@@ -3,7 +3,7 @@ import { isIPv6 } from 'node:net'
 import { createSecureContext } from 'node:tls'
 import { TypeCompiler, ValueErrorType, type ValueError } from '@sinclair/typebox/compiler'
 import type { ClientOptions, MultimqttOptions, TlsOptions, ValidatorCompiler } from '../../types/options.ts'
-import type { Codec } from '../../types/topic.ts'
+import type { Codec, MessageOrder } from '../../types/topic.ts'
 import { describeError, errors } from '../errors.ts'
 import { textProblem } from '../guard.ts'
 import { withConverters, type Converters } from '../topic/converters.ts'
@@ -18,16 +18,28 @@ import { presenceOf, willOf, type Presence, type Will } from './will.ts'
 export interface Settings {
   readonly address: Address
   readonly credentials: Credentials
+  /** Undefined also where a function gives it. */
+  readonly username: string | undefined
   readonly prefix: string
   readonly namespace: string | undefined
   readonly clientId: string
+  /** False for a random one. */
+  readonly hasClientId: boolean
   readonly protocolVersion: 'auto' | 4 | 5
   readonly keepaliveSeconds: number
   readonly sessionExpirySeconds: number
   readonly will: Will | undefined
   readonly presence: Presence | undefined
+  readonly processes: ProcessesSettings
   readonly reconnect: { readonly minDelayMs: number, readonly maxDelayMs: number }
-  readonly inbox: { readonly maxMessages: number, readonly maxUnacked: number, readonly overflow: 'drop-oldest' | 'drop-newest' }
+  readonly concurrency: number
+  readonly order: MessageOrder
+  readonly inbox: {
+    readonly maxMessages: number
+    readonly maxBytes: number
+    readonly maxUnacked: number
+    readonly overflow: 'drop-oldest' | 'drop-newest'
+  }
   readonly outbox: {
     readonly maxMessages: number
     readonly maxBytes: number
@@ -44,6 +56,19 @@ export interface Settings {
   readonly validatorCompiler: ValidatorCompiler | undefined
   readonly client: ClientOptions
 }
+
+/** How the processes with one program share the broker. */
+export type ProcessesSettings =
+  | { readonly mode: 'each' }
+  | {
+    readonly mode: 'single'
+    readonly group: string
+    readonly dir: string | undefined
+    readonly heartbeatMs: number
+    readonly ownerTimeoutMs: number
+    /** As given; else the group has one. */
+    readonly clientId: string | undefined
+  }
 
 /** Where the broker is. */
 export interface Address {
@@ -77,17 +102,23 @@ export function resolveOptions (given: unknown, host: HostLimits): Settings {
   return {
     address: addressOf(options, url, protocol),
     credentials: credentialsOf(options, url),
+    username: options.username ?? url?.username,
     prefix,
     namespace: options.namespace,
     clientId: clientIdOf(options),
+    hasClientId: options.clientId !== undefined,
     protocolVersion: options.protocolVersion ?? 'auto',
     keepaliveSeconds: options.keepalive ?? 60,
     sessionExpirySeconds: sessionExpiryOf(options),
     will: willOf(options, prefix, invalid),
     presence: presenceOf(options, prefix, invalid),
+    processes: processesOf(options),
     reconnect: reconnectOf(options),
+    concurrency: options.concurrency ?? 20,
+    order: options.order ?? 'topic',
     inbox: {
       maxMessages: options.inbox?.maxMessages ?? 10_000,
+      maxBytes: options.inbox?.maxBytes ?? 16 * 1024 ** 2,
       maxUnacked: options.inbox?.maxUnacked ?? 1_000,
       overflow: options.inbox?.overflow ?? 'drop-oldest'
     },
@@ -125,10 +156,15 @@ function checkShape (given: unknown): MultimqttOptions {
 }
 
 /**
- * Of what may be undefined TypeBox says only that it is a union: what the one other choice wants, and where.
+ * Of what may be undefined, or something else, TypeBox says only that it is a union: what the one choice
+ * that was meant wants, and where.
  */
 function innermost (error: ValueError): ValueError {
-  const inner = choicesOf(error.schema).length === 1 ? error.errors[0]?.First() : undefined
+  const choices = choicesOf(error.schema)
+  const objects = choices.filter((choice) => choice['type'] === 'object')
+  const [only, ...others] = choices.length > 1 && isRecord(error.value) ? objects : choices
+  if (only === undefined || others.length > 0) return error
+  const inner = error.errors[choices.indexOf(only)]?.First()
   return inner === undefined ? error : innermost(inner)
 }
 
@@ -218,9 +254,25 @@ function credentialsOf (options: MultimqttOptions, url: BrokerUrl | undefined): 
 }
 
 function sessionExpiryOf (options: MultimqttOptions): number {
-  const expiry = options.session?.expiry ?? 0
+  const isGroup = options.processes !== undefined && options.processes !== 'each'
+  const expiry = options.session?.expiry ?? (isGroup ? 3_600 : 0)
+  if (isGroup && expiry > 0) return expiry
+  if (isGroup) {
+    throw invalid('session.expiry',
+      "it has to be more than 0 with processes.mode 'single': the next owner finds the messages in the session")
+  }
   if (expiry === 0 || options.clientId !== undefined) return expiry
   throw invalid('session.expiry', 'a session that outlives the connection needs a clientId, by which the broker finds it')
+}
+
+function processesOf ({ processes = 'each', clientId }: MultimqttOptions): ProcessesSettings {
+  if (processes === 'each') return { mode: 'each' }
+  const { group, dir, heartbeat = 500, ownerTimeout = 5_000 } = processes
+  if (ownerTimeout < 2 * heartbeat) {
+    throw invalid('processes.ownerTimeout',
+      `it is ${ownerTimeout} ms, less than two heartbeats of ${heartbeat} ms: an owner that is alive would be taken for dead`)
+  }
+  return { mode: 'single', group, dir, heartbeatMs: heartbeat, ownerTimeoutMs: ownerTimeout, clientId }
 }
 
 function reconnectOf ({ reconnect = {} }: MultimqttOptions): Settings['reconnect'] {

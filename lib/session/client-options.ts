@@ -47,7 +47,10 @@ export function clientOptions (settings: ConnectSettings): IClientOptions {
 }
 
 /** TLS without keys and passphrases, which stay in the context, where no log can find them. */
-export function secureTarget ({ servername, rejectUnauthorized, ...tls }: TlsOptions): TlsTarget {
+export function secureTarget (protocol: string, options: TlsOptions): TlsTarget {
+  const { servername, rejectUnauthorized, ...tls } = options
+  // A context takes some milliseconds, and 100 KB of certificates.
+  if (protocol !== 'mqtts' && protocol !== 'wss') return {}
   return { servername, rejectUnauthorized, secureContext: createSecureContext(defined(tls)) }
 }
 

@@ -13,7 +13,7 @@ import {
   type SubscribeOptions
 } from './link.ts'
 import { sentProperties } from './publish.ts'
-import { connackRefusal, disconnection, refusalClass } from './refusals.ts'
+import { asConnectionError, connackRefusal, disconnection, refusalClass } from './refusals.ts'
 import { reasonCodeOf } from './reason-codes.ts'
 
 /** User and password of one CONNECT. */
@@ -55,6 +55,10 @@ export class Connection implements Link {
   readonly #secure: Target['tls']
   #client: MqttClient | undefined
   #wire: Wire | undefined
+  /** The last one whose end was seen to. */
+  #endedWire: Wire | undefined
+  /** The packet identifier of what MQTT.js is sending. */
+  #sendingId: number | undefined
   #timer: NodeJS.Timeout | undefined
   #isOpen = false
   #isUp = false
@@ -73,7 +77,7 @@ export class Connection implements Link {
     this.#settings = settings
     this.#events = events
     this.#backOff = new BackOff(settings.reconnect)
-    this.#secure = secureTarget(settings.tls)
+    this.#secure = secureTarget(settings.address.protocol, settings.tls)
     this.#version = this.#nextVersion = settings.protocolVersion === 4 ? 4 : 5
   }
 
@@ -90,6 +94,7 @@ export class Connection implements Link {
   get isWritable (): boolean { return this.#wire?.isWritable === true }
 
   open (): void {
+    if (this.#isOpen) return
     this.#isOpen = true
     this.#closing = undefined
     this.#attempts = 0
@@ -167,7 +172,7 @@ export class Connection implements Link {
     this.#attemptError = undefined
     let credentials: ConnectCredentials
     try {
-      credentials = await this.#settings.credentials()
+      credentials = await this.#askCredentials()
     } catch (error) {
       this.#attemptError = new errors.FST_MQTT_CREDENTIALS({ cause: error })
       if (this.#isOpen && turn === this.#turn) this.#down()
@@ -186,20 +191,55 @@ export class Connection implements Link {
     client.connect()
   }
 
+  /** One that never answers must not be the end of all attempts. */
+  async #askCredentials (): Promise<ConnectCredentials> {
+    const { credentials, connectTimeoutMs } = this.#settings
+    let timer: NodeJS.Timeout | undefined
+    const deadline = new Promise<never>((_resolve, reject) => {
+      const error = new Error(`no answer within ${connectTimeoutMs} ms`)
+      timer = this.#timer = setTimeout(() => reject(error), connectTimeoutMs)
+    })
+    try {
+      return await Promise.race([credentials(), deadline])
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+
   #createClient (): MqttClient {
     const client = new MqttClient((self) => this.#buildWire(self), {
       ...clientOptions(this.#settings), messageIdProvider: new LowIds(), manualConnect: true
     })
-    client.on('error', (error) => { this.#attemptError ??= error })
+    client.on('error', (error) => {
+      // Others are about what the raw client was told to do.
+      const isEnd = client === this.#client && this.#wire?.destroyed === true
+      if (isEnd) this.#attemptError ??= asConnectionError(error)
+    })
     client.on('connect', () => { if (client === this.#client && this.#isUp) this.#events.onReady() })
-    client.on('close', () => { if (client === this.#client) this.#down() })
+    client.on('close', () => { if (client === this.#client) this.#onClose() })
+    client.on('packetsend', ({ messageId }) => { this.#sendingId = messageId })
     return client
   }
 
+  /** Not for a wire that another has replaced. */
+  #onClose (): void {
+    if (this.#wire?.closed !== true || this.#wire === this.#endedWire) return
+    this.#endedWire = this.#wire
+    this.#down()
+  }
+
+  /** MQTT.js asks for it: told by us to connect, or by somebody who has the raw client. */
   #buildWire (client: MqttClient): Wire {
-    const { address, client: { wsOptions = {} }, maxPacketBytes } = this.#settings
-    const target = { ...address, tls: this.#secure, wsOptions } as Target
+    clearTimeout(this.#timer)
     this.#wire?.destroy()
+    if (this.#isUp) {
+      this.#isUp = false
+      this.#lastError = new errors.FST_MQTT_CONNECTION('the raw client has been told to connect again')
+      this.#events.onDown(this.#lastError, true)
+    }
+    const { address, client: { wsOptions = {} }, maxPacketBytes } = this.#settings
+    if (client !== this.#client) throw new errors.FST_MQTT_CLOSED(address.text)
+    const target = { ...address, tls: this.#secure, wsOptions } as Target
     const wire: Wire = new Wire(dial(target), { version: this.#version, maxBytes: maxPacketBytes },
       this.#wireEvents(client, () => wire === this.#wire))
     return (this.#wire = wire)
@@ -209,24 +249,30 @@ export class Connection implements Link {
     const events = this.#events
     return {
       onConnack: (connack) => {
-        if (isCurrent()) this.#up(connack.sessionPresent, connack.properties)
+        // Some say that a session is there which they were told to end.
+        const isKept = this.#settings.sessionExpirySeconds > 0 && connack.sessionPresent
+        if (isCurrent()) this.#up(isKept, connack.properties)
       },
       onRefusal: (packet) => {
+        if (!isCurrent()) return
         const reasonString = packet.properties?.reasonString
         this.#attemptError = packet.cmd === 'connack'
-          ? connackRefusal(packet.reasonCode ?? packet.returnCode ?? 0x80, this.#version, reasonString)
+          ? connackRefusal(packet.reasonCode ?? packet.returnCode ?? 0x80, reasonString)
           : disconnection(packet.reasonCode ?? 0, reasonString)
       },
       onPublish: (frame) => {
         if (!isCurrent()) return
         events.onMessage(frame)
-        if (client.listenerCount('message') > 0) showMessage(client, frame)
+        // Later, so that what a listener throws does not end the connection.
+        if (client.listenerCount('message') > 0) process.nextTick(showMessage, client, frame)
       },
       onAck: (type, packetId, reasonCode) => { if (isCurrent()) events.onAck(type, packetId, reasonCode) },
       onWritten: (sequence) => { if (isCurrent()) events.onWritten(sequence) },
       onDrain: () => { if (isCurrent()) events.onDrain() },
       onForeignPublish: (send) => events.onForeignPublish(send),
-      onForeignDone: () => events.onForeignDone()
+      onForeignDone: () => events.onForeignDone(),
+      // Or MQTT.js would send it again on each connection, and end each.
+      onUnsendable: () => { if (this.#sendingId !== undefined) client.removeOutgoingMessage(this.#sendingId) }
     }
   }
 
@@ -249,8 +295,9 @@ export class Connection implements Link {
       wasUp ? 'the connection was closed' : 'the broker closed the connection before it answered')
     this.#lastError = cause
     const isOtherVersion = !wasUp && this.#planVersion(error)
+    const turn = this.#turn
     const isSoon = this.#events.onDown(cause, wasUp)
-    if (!this.#isOpen) return
+    if (!this.#isOpen || turn !== this.#turn) return
     const isSlow = this.#everUp && refusalClass(cause) !== 'transient'
     const delayMs = isOtherVersion ? 0 : this.#backOff.next(isSoon ? 'soon' : isSlow ? 'slow' : 'usual')
     this.#timer = setTimeout(() => { void this.#attempt() }, delayMs)

@@ -111,6 +111,13 @@ export class Inbox {
     this.#port.sendAck(pubcomp, packetId, isKnown || this.#port.version === 4 ? 0 : notFound)
   }
 
+  /** Forgets the session, which another process has taken over: what comes again later is not the same. */
+  reset (): void {
+    this.onDown()
+    this.#carried.clear()
+    this.#received.clear()
+  }
+
   /** Acknowledges nothing more: the messages are for the next process with this session. */
   close (): void {
     this.#isUp = false

@@ -170,17 +170,26 @@ export class Outbox implements JobHost {
     })
   }
 
+  /** Settles all that waits: another process has taken the session over. */
+  reset (error: Error): void {
+    this.#settleAll(() => error)
+    this.#inFlight.clear()
+  }
+
   /** Takes no more, and settles what still waits. */
   close (): void {
     this.#isClosed = true
-    const closed = () => new errors.FST_MQTT_CLOSED(this.#broker)
+    this.#settleAll(() => new errors.FST_MQTT_CLOSED(this.#broker))
+    this.#suspicion.close()
+    this.#deadlines.clear()
+  }
+
+  #settleAll (closed: () => Error): void {
     this.#unwritten.reject(closed)
     const waiting = [...this.#zeros.drain(), ...this.#inFlight.jobs, ...this.#suspicion.quarantined,
       ...this.#queue.drain()]
     // They stay in flight: until the connection is gone, a PUBREC is still answered.
     for (const job of waiting) job.settle(closed())
-    this.#suspicion.close()
-    this.#deadlines.clear()
   }
 
   onSettled (job: Job): void {

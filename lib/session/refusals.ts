@@ -2,11 +2,12 @@ import { errors } from '../errors.ts'
 import { reasonCodeOf, reasonText } from './reason-codes.ts'
 
 /**
- * What an end of a connection is worth:
+ * What an end of a connection is worth.
  *
- * - `transient`: it may go well the next time - `slow`: somebody has to change something, at the broker or
- * in the credentials; tried again in long intervals - `fatal`: the same will happen always; a start does not
- * wait for it
+ * - `transient`: it may go well the next time
+ * - `slow`: somebody has to change something, at the broker or in the credentials; tried again in long
+ *   intervals
+ * - `fatal`: the same will happen always; a start does not wait for it
  */
 export type RefusalClass = 'transient' | 'slow' | 'fatal'
 
@@ -20,19 +21,19 @@ const fatalCodes: ReadonlySet<number> =
 // Bad user name or password, not authorized, banned, session taken over, administrative action.
 const slowCodes: ReadonlySet<number> = new Set([0x86, 0x87, 0x8a, 0x8e, 0x98])
 
-/** Errors of TLS that no other attempt will change. */
-const certificateErrors = /^(?:ERR_TLS_|CERT_|DEPTH_ZERO_|SELF_SIGNED|UNABLE_TO_|ERR_SSL_)/
+/** Errors of TLS that no other attempt will change: of the protocol, and OpenSSL's of certificates. */
+const tlsErrors = /^(?:ERR_SSL_|EPROTO$|ERR_TLS_CERT_|CERT_|CRL_|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|ERROR_IN_|INVALID_|PATH_LENGTH_|HOSTNAME_)/
 
 export function refusalClass (cause: Error): RefusalClass {
   const code = reasonCodeOf(cause)
   if (fatalCodes.has(code)) return 'fatal'
   if (slowCodes.has(code)) return 'slow'
-  return 'code' in cause && typeof cause.code === 'string' && certificateErrors.test(cause.code) ? 'slow' : 'transient'
+  return 'code' in cause && typeof cause.code === 'string' && tlsErrors.test(cause.code) ? 'slow' : 'transient'
 }
 
 /** The error for a CONNACK that refuses, with its `reasonCode` as MQTT 5 has it. */
-export function connackRefusal (code: number, version: 4 | 5, reasonString: string | undefined): Error {
-  const reasonCode = version === 4 ? oldCodes[code] ?? code : code < 0x80 ? oldCodes[code] ?? code : code
+export function connackRefusal (code: number, reasonString: string | undefined): Error {
+  const reasonCode = oldCodes[code] ?? code
   const says = reasonString === undefined ? '' : `: ${reasonString}`
   return coded(`Connection refused: ${reasonText(reasonCode)}${says}`, reasonCode)
 }
@@ -41,6 +42,12 @@ export function connackRefusal (code: number, version: 4 | 5, reasonString: stri
 export function disconnection (reasonCode: number, reasonString: string | undefined): Error {
   const says = reasonString === undefined ? '' : `: ${reasonString}`
   return coded(`the broker ended the connection: ${reasonText(reasonCode)}${says}`, reasonCode)
+}
+
+/** An error of MQTT.js, whose `code` is a number or missing, as one of ours. */
+export function asConnectionError (error: Error): Error {
+  const isCoded = 'code' in error && typeof error.code === 'string'
+  return isCoded ? error : new errors.FST_MQTT_CONNECTION(error.message, { cause: error })
 }
 
 function coded (message: string, reasonCode: number): Error {

@@ -1,15 +1,19 @@
+import { AsyncResource } from 'node:async_hooks'
 import { errors } from '../errors.ts'
 import {
   noLimits, type AckType, type Link, type LinkEvents, type OutgoingPublish, type ReceivedPublish,
   type SubscribeOptions
 } from '../session/link.ts'
+import { sentProperties } from '../session/publish.ts'
 
 /** What a link needs of the broker that it leads to. */
 export interface LinkHost {
   route (publish: OutgoingPublish, from: MemoryLink): void
-  subscribe (link: MemoryLink, filter: string, options: SubscribeOptions): void
+  subscribe (
+    link: MemoryLink, filter: string, options: SubscribeOptions, identifier: number | undefined
+  ): void
   unsubscribe (link: MemoryLink, filter: string): void
-  /** The link is open; it is connected when the broker calls `rise`. */
+  /** The link is open; it is connected when the broker calls `rise`, and not if it calls `refuse`. */
   attach (link: MemoryLink): void
   detach (link: MemoryLink): void
 }
@@ -21,14 +25,15 @@ const [puback, pubrec, pubrel, pubcomp] = [4, 5, 6, 7] as const
  */
 export class MemoryLink implements Link {
   readonly client = undefined
-  readonly version = 5
-  readonly nextVersion = 5
+  readonly version: 4 | 5
   readonly limits = noLimits
   readonly rttMs = 0
   readonly isWritable = true
 
   readonly #host: LinkHost
   readonly #events: LinkEvents
+  /** Where it was made: what comes from the broker has nothing to do with whoever published it. */
+  readonly #origin = new AsyncResource('MemoryLink')
   isUp = false
   everUp = false
   isOpen = false
@@ -37,9 +42,14 @@ export class MemoryLink implements Link {
   #packetId = 0
   #writes = 0
 
-  constructor (host: LinkHost, events: LinkEvents) {
+  constructor (host: LinkHost, version: 4 | 5, events: LinkEvents) {
     this.#host = host
+    this.version = version
     this.#events = events
+  }
+
+  get nextVersion (): 4 | 5 {
+    return this.version
   }
 
   open (): void {
@@ -50,13 +60,19 @@ export class MemoryLink implements Link {
   /** For the broker: connects, after this turn. */
   rise (): void {
     this.attempts++
-    setImmediate(() => {
+    this.#later(() => {
       if (!this.isOpen || this.isUp) return
       this.isUp = true
       this.everUp = true
       this.#events.onUp(false)
       this.#events.onReady()
     })
+  }
+
+  /** For the broker: refuses the connection, after this turn. */
+  refuse (cause: Error): void {
+    this.attempts++
+    this.#later(() => { if (this.isOpen) this.fall(cause) })
   }
 
   /** For the broker: cuts the connection. */
@@ -68,15 +84,15 @@ export class MemoryLink implements Link {
   }
 
   /** For the broker: brings a message, after this turn, unless the connection is another by then. */
-  deliver (message: Omit<ReceivedPublish, 'messageId' | 'subscriptionIds' | 'detach'>): void {
+  deliver (message: Omit<ReceivedPublish, 'messageId' | 'detach'>): void {
     const messageId = message.qos === 0 ? 0 : (this.#packetId = this.#packetId % 65_535 + 1)
-    this.#later(() => this.#events.onMessage({ ...message, messageId, subscriptionIds: [], detach () {} }))
+    this.#whileUp(() => this.#events.onMessage({ ...message, messageId, detach () {} }))
   }
 
   sendPublish (publish: OutgoingPublish, packetId: number): number {
-    this.#host.route(publish, this)
+    this.#host.route({ ...publish, properties: sentProperties(publish, this.version) }, this)
     const write = ++this.#writes
-    this.#later(() => {
+    this.#whileUp(() => {
       this.#events.onWritten(write)
       if (publish.qos > 0) this.#events.onAck(publish.qos === 1 ? puback : pubrec, packetId, 0)
     })
@@ -84,13 +100,15 @@ export class MemoryLink implements Link {
   }
 
   sendAck (type: AckType, packetId: number, reasonCode: number): void {
-    if (type === pubrel) this.#later(() => this.#events.onAck(pubcomp, packetId, 0))
-    if (type === pubrec && reasonCode < 0x80) this.#later(() => this.#events.onAck(pubrel, packetId, 0))
+    if (type === pubrel) this.#whileUp(() => this.#events.onAck(pubcomp, packetId, 0))
+    if (type === pubrec && reasonCode < 0x80) this.#whileUp(() => this.#events.onAck(pubrel, packetId, 0))
   }
 
-  async subscribe (filters: readonly string[], options: SubscribeOptions): Promise<readonly number[]> {
+  async subscribe (
+    filters: readonly string[], options: SubscribeOptions, identifier?: number
+  ): Promise<readonly number[]> {
     await this.#turn()
-    for (const filter of filters) this.#host.subscribe(this, filter, options)
+    for (const filter of filters) this.#host.subscribe(this, filter, options, identifier)
     return filters.map(() => options.qos)
   }
 
@@ -114,10 +132,14 @@ export class MemoryLink implements Link {
     this.#host.detach(this)
   }
 
-  /** After this turn, unless the connection is another by then. */
   #later (action: () => void): void {
+    setImmediate(() => this.#origin.runInAsyncScope(action))
+  }
+
+  /** After this turn, unless the connection is another by then. */
+  #whileUp (action: () => void): void {
     const attempt = this.attempts
-    setImmediate(() => { if (this.isUp && attempt === this.attempts) action() })
+    this.#later(() => { if (this.isUp && attempt === this.attempts) action() })
   }
 
   /** One round trip. */

@@ -67,14 +67,15 @@ export const maxAckBytes = 5
  *
  * @param reasonCode not written on 3.1.1, which has none
  * @returns the offset after it
+ * @throws RangeError if it does not fit
  */
 export function encodeAck (
   target: Buffer, offset: number, type: AckType, packetId: number, reasonCode: number, version: 4 | 5
 ): number {
-  if (offset + maxAckBytes > target.length) {
+  const hasReason = reasonCode !== 0 && version === 5
+  if (offset + (hasReason ? maxAckBytes : maxAckBytes - 1) > target.length) {
     throw new RangeError('the buffer has no room for an acknowledgement')
   }
-  const hasReason = reasonCode !== 0 && version === 5
   target[offset] = type << 4 | (type === packetType.pubrel ? 2 : 0)
   target[offset + 1] = hasReason ? 3 : 2
   const at = writeUint16(target, offset + 2, packetId)

@@ -20,8 +20,23 @@ export interface TlsTarget {
   readonly secureContext?: SecureContext | undefined
 }
 
-/** Opens a socket to the broker. Errors come as its `error` event, also those of connecting. */
+/**
+ * Opens a socket to the broker. Errors come as its `error` event, also those of connecting; what cannot even
+ * be tried rejects.
+ */
 export function dial (target: Target): Duplex | Promise<Duplex> {
+  try {
+    return open(target)
+  } catch (error) {
+    return rejected(error)
+  }
+}
+
+async function rejected (error: unknown): Promise<never> {
+  throw error
+}
+
+function open (target: Target): Duplex | Promise<Duplex> {
   switch (target.protocol) {
     case 'mqtt': return connectTcp({ host: target.host, port: target.port, noDelay: true })
     case 'mqtts': return dialTls(target)
@@ -45,7 +60,10 @@ async function dialWebSocket ({ protocol, host, port, path, tls, wsOptions }: Ta
   const socket = new WebSocket(`${protocol}://${authority}${path}`, ['mqtt'], {
     perMessageDeflate: false, ...wsOptions, ...secure
   })
-  return createWebSocketStream(socket)
+  const stream = createWebSocketStream(socket)
+  // As sockets say it.
+  socket.once('open', () => stream.emit('connect'))
+  return stream
 }
 
 function tlsOptions (host: string, { servername, rejectUnauthorized, secureContext }: TlsTarget) {
@@ -53,7 +71,8 @@ function tlsOptions (host: string, { servername, rejectUnauthorized, secureConte
     // Server name indication has no addresses [RFC 6066 §3]; the certificate is checked for the host all the
     // same.
     servername: servername ?? (isIP(host) === 0 ? host : ''),
-    ...(rejectUnauthorized === undefined ? {} : { rejectUnauthorized }),
+    // Said always: else NODE_TLS_REJECT_UNAUTHORIZED, or the options for ws, could turn it off unseen.
+    rejectUnauthorized: rejectUnauthorized ?? true,
     secureContext: secureContext ?? createSecureContext()
   }
 }

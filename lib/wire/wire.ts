@@ -23,6 +23,8 @@ export interface WireEvents {
   /** MQTT.js publishes by itself, for whoever uses the raw client: `send` writes it. */
   onForeignPublish (send: () => void): void
   onForeignDone (): void
+  /** MQTT.js cannot encode what it has been told to send: the connection ends, in the same turn. */
+  onUnsendable (): void
 }
 
 export interface WireSettings {
@@ -32,6 +34,8 @@ export interface WireSettings {
 }
 
 const pingresp = Buffer.of(packetType.pingresp << 4, 0)
+/** Milliseconds in which a connection that MQTT.js ends has to be closed. */
+const farewellMs = 500
 
 /**
  * Stands between MQTT.js and the socket. PUBLISH and its acknowledgements are ours in both directions; all
@@ -50,10 +54,14 @@ export class Wire extends Duplex implements FrameSink {
   readonly #events: WireEvents
   readonly #splitter: Splitter
   readonly #writer: WriteBuffer
+  /** Packet identifiers of MQTT.js's own messages that were sent and not answered. */
+  readonly #foreign = new Set<number>()
   #socket: Duplex | undefined
   #isAccepted = false
   #isPaused = false
   #isPingOut = false
+  /** Nothing is sent or heard any more. */
+  #isEnding = false
   #openedAt = performance.now()
   /** Milliseconds between what was sent first, and the answer. */
   rttMs = 0
@@ -65,7 +73,7 @@ export class Wire extends Duplex implements FrameSink {
     this.#splitter = new Splitter(this, settings)
     this.#writer = new WriteBuffer((sequence) => events.onWritten(sequence))
     if (socket instanceof Duplex) this.#open(socket)
-    else socket.then((opened) => this.#open(opened), (error: Error) => this.destroy(error))
+    else socket.then((opened) => this.#open(opened), (error: Error) => this.destroy(asCoded(error)))
   }
 
   /** False while the peer does not take what was sent. */
@@ -111,13 +119,23 @@ export class Wire extends Duplex implements FrameSink {
   async goodbye (timeoutMs: number): Promise<void> {
     if (this.destroyed) return
     const closed = new Promise<void>((resolve) => { this.once('close', resolve) })
-    const timer = setTimeout(() => this.destroy(), timeoutMs)
     this.#writer.write(Buffer.of(packetType.disconnect << 4, 0))
-    this.#writer.flush()
-    if (this.#socket === undefined) this.destroy()
-    else this.#socket.end()
+    this.#finish(timeoutMs)
     await closed
-    clearTimeout(timer)
+  }
+
+  /** Ends the socket, and does not wait for the peer for ever. */
+  #finish (timeoutMs: number): void {
+    if (this.#socket === undefined) {
+      this.destroy()
+      return
+    }
+    this.#isEnding = true
+    const timer = setTimeout(() => this.destroy(), timeoutMs)
+    this.once('close', () => clearTimeout(timer))
+    this.#writer.end()
+    // The end of the peer is behind what is not read.
+    this.#socket.resume()
   }
 
   onPublish (frame: PublishFrame): void {
@@ -135,7 +153,8 @@ export class Wire extends Duplex implements FrameSink {
     }
     this.push(ackForMqttJs(type, packetId, reasonCode, this.#settings.version))
     const isDone = type === packetType.puback || type === packetType.pubcomp || reasonCode >= 0x80
-    if (isDone) this.#events.onForeignDone()
+    // Not for what MQTT.js has sent on an earlier connection: of that only PUBREL is sent again.
+    if (isDone && this.#foreign.delete(packetId)) this.#events.onForeignDone()
   }
 
   onControl (frame: Buffer, type: number): void {
@@ -150,28 +169,49 @@ export class Wire extends Duplex implements FrameSink {
     }
     if (type === packetType.pingresp) this.#isPingOut = false
     this.push(frame)
+    // Not every broker closes the connection then [MQTT-3.14.4-1], and it takes nothing more.
+    if (packet.cmd === 'disconnect') this.destroy()
   }
 
   override _read (): void {}
 
-  override _write (chunk: Buffer, _encoding: string, done: (error?: Error) => void): void {
-    this.#forward(chunk, done)
+  /**
+   * The encoder of MQTT.js writes a packet piece by piece, and undefined where it has no bytes for a value.
+   * That would throw out of the middle of MQTT.js, which forgets what it was about and lets a promise reject
+   * that nobody has.
+   */
+  override write (chunk: unknown, encoding?: BufferEncoding | WriteCallback, done?: WriteCallback): boolean {
+    if (typeof chunk === 'string' || chunk instanceof Uint8Array) {
+      return super.write(chunk, encoding as BufferEncoding, done)
+    }
+    this.destroy(new Error('MQTT.js has written only a part of a packet'))
+    return false
   }
 
-  override _writev (chunks: { chunk: Buffer }[], done: (error?: Error) => void): void {
-    this.#forward(Buffer.concat(chunks.map(({ chunk }) => chunk)), done)
+  override _write (chunk: Buffer, _encoding: string, done: () => void): void {
+    this.#forward([chunk])
+    done()
+  }
+
+  override _writev (chunks: { chunk: Buffer }[], done: () => void): void {
+    this.#forward(chunks.map(({ chunk }) => chunk))
+    done()
   }
 
   override _final (done: () => void): void {
-    this.#writer.flush()
-    this.#socket?.end()
+    this.#finish(farewellMs)
     done()
   }
 
   override _destroy (error: Error | null, done: (error: Error | null) => void): void {
     this.#socket?.destroy()
-    // MQTT.js hides errors that have no code: such as its own about options that it cannot encode.
-    done(error === null || 'code' in error ? error : new errors.FST_MQTT_CONNECTION(error.message, { cause: error }))
+    if (error === null || 'code' in error) {
+      done(error)
+      return
+    }
+    // Of MQTT.js's encoder. MQTT.js itself hides errors that have no code.
+    this.#events.onUnsendable()
+    done(asCoded(error))
   }
 
   #open (socket: Duplex): void {
@@ -184,7 +224,7 @@ export class Wire extends Duplex implements FrameSink {
     socket.once('connect', opened).once('secureConnect', opened)
     socket.on('data', (chunk: Buffer) => this.#take(chunk))
     socket.on('drain', () => this.#events.onDrain())
-    socket.on('error', (error) => this.destroy(error))
+    socket.on('error', (error) => this.destroy(asCoded(error)))
     socket.once('end', () => this.destroy())
     socket.once('close', () => this.destroy())
     if (this.#isPaused) socket.pause()
@@ -192,11 +232,11 @@ export class Wire extends Duplex implements FrameSink {
   }
 
   #take (chunk: Buffer): void {
-    if (this.destroyed) return
+    if (this.destroyed || this.#isEnding) return
     try {
       this.#splitter.push(chunk)
     } catch (error) {
-      this.#objectTo(error as Error)
+      this.#objectTo(asCoded(error))
     }
     // What comes is a sign of life, though the answer to the ping may be far behind it.
     if (this.#isPingOut) this.#answerPing()
@@ -204,7 +244,7 @@ export class Wire extends Duplex implements FrameSink {
 
   /** Tells the broker, which on 3.1.1 is not possible, and ends. */
   #objectTo (error: Error): void {
-    const reasonCode = 'reasonCode' in error ? Number(error.reasonCode) : 0x82
+    const reasonCode = 'reasonCode' in error ? Number(error.reasonCode) : implementationSpecific
     if (this.#settings.version === 5 && this.#isAccepted) {
       this.#writer.write(Buffer.of(packetType.disconnect << 4, 1, reasonCode))
       this.#writer.flush()
@@ -214,12 +254,16 @@ export class Wire extends Duplex implements FrameSink {
 
   #decode (frame: Buffer): Packet {
     const packets = parser({ protocolVersion: this.#settings.version })
-    let result: Packet | Error | undefined
+    let result: Packet | undefined
     packets.on('packet', (packet) => { result = packet })
-    packets.on('error', (error: Error) => { result = error })
-    packets.parse(frame)
-    if (result !== undefined && !(result instanceof Error)) return result
-    throw malformed(result?.message ?? 'a packet of an unknown kind', faultCode.protocolError)
+    packets.on('error', (error: Error) => { throw error })
+    try {
+      packets.parse(frame)
+    } catch (error) {
+      throw malformed(asCoded(error).message, faultCode.protocolError)
+    }
+    if (result === undefined) throw malformed('a packet that says nothing')
+    return result
   }
 
   #onConnack (connack: IConnackPacket): void {
@@ -229,22 +273,29 @@ export class Wire extends Duplex implements FrameSink {
       this.destroy()
       return
     }
+    const { receiveMaximum, maximumPacketSize } = connack.properties ?? {}
+    // [MQTT 5 §3.2.2.3.3], [MQTT 5 §3.2.2.3.6]: nothing could be sent at all.
+    if (receiveMaximum === 0 || maximumPacketSize === 0) {
+      throw malformed('CONNACK allows no messages', faultCode.protocolError)
+    }
     this.#isAccepted = true
     this.rttMs = performance.now() - this.#openedAt
     this.#events.onConnack(connack)
   }
 
   /** Packets of MQTT.js: whole ones, or the connection is of no more use. */
-  #forward (bytes: Buffer, done: (error?: Error) => void): void {
-    const packets = ownPackets(bytes)
+  #forward (chunks: readonly Buffer[]): void {
+    const packets = ownPackets(chunks)
     if (packets === undefined) {
-      done()
       this.destroy(new errors.FST_MQTT_CONNECTION('MQTT.js has written only a part of a packet'))
       return
     }
-    for (const { type, qos, packet } of packets) {
-      if (type === packetType.publish && qos > 0) {
-        this.#events.onForeignPublish(() => this.#writer.write(packet))
+    for (const { type, publishId, packet } of packets) {
+      if (publishId > 0) {
+        this.#events.onForeignPublish(() => {
+          this.#foreign.add(publishId)
+          this.#writer.write(packet)
+        })
         continue
       }
       this.#writer.write(packet)
@@ -253,7 +304,6 @@ export class Wire extends Duplex implements FrameSink {
         if (this.#isPaused) this.#answerPing()
       }
     }
-    done()
   }
 
   #answerPing (): void {
@@ -261,6 +311,16 @@ export class Wire extends Duplex implements FrameSink {
     this.#isPingOut = false
     this.push(pingresp)
   }
+}
+
+type WriteCallback = (error: Error | null | undefined) => void
+
+/** What a broker is told about an error that is ours [MQTT 5 §3.14.2.1]. */
+const implementationSpecific = 0x83
+
+function asCoded (error: unknown): Error {
+  if (!(error instanceof Error)) return new errors.FST_MQTT_CONNECTION(String(error))
+  return 'code' in error ? error : new errors.FST_MQTT_CONNECTION(error.message, { cause: error })
 }
 
 /** mqtt-packet takes a code that it does not know for a malformed packet, and hears no more from then on. */

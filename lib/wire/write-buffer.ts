@@ -11,16 +11,26 @@ const blockedBytes = 256 * 1024
 /**
  * Collects what is written in one turn of the event loop, and writes it at once: a write of its own costs a
  * small packet ten times what it takes to encode it.
+ *
+ * ```
+ *           start     end
+ * ┌──────────┬─────────┬──────────┐
+ * │ written  │ this    │  free    │   What is written may still be with the socket, which does not copy:
+ * │          │ turn    │          │   it is written over when the socket has nothing left.
+ * └──────────┴─────────┴──────────┘
+ * ```
  */
 export class WriteBuffer {
   readonly #onWritten: (sequence: number) => void
   #socket: Duplex | undefined
   #buffer = Buffer.allocUnsafeSlow(bufferBytes)
-  #used = 0
+  #start = 0
+  #end = 0
   /** Writes that were made before there was a socket. */
-  #early: Buffer[] = []
+  readonly #early: Buffer[] = []
   #sequence = 1
   #isScheduled = false
+  #isEnded = false
 
   /** @param onWritten told the number of each write once the operating system has it */
   constructor (onWritten: (sequence: number) => void) {
@@ -29,7 +39,7 @@ export class WriteBuffer {
 
   open (socket: Duplex): void {
     this.#socket = socket
-    for (const bytes of this.#early.splice(0)) socket.write(bytes)
+    this.#early.splice(0).forEach((bytes, index) => this.#write(socket, bytes, index + 1))
     this.flush()
   }
 
@@ -44,18 +54,20 @@ export class WriteBuffer {
 
   /** Makes room. @returns the offset in `target` */
   reserve (bytes: number): number {
-    if (this.#used + bytes > this.#buffer.length) {
+    const isFlushed = this.#start === this.#end
+    if (isFlushed && this.#socket?.writableLength === 0) this.#start = this.#end = 0
+    if (this.#end + bytes > this.#buffer.length) {
       this.flush()
-      if (bytes > this.#buffer.length) this.#buffer = Buffer.allocUnsafeSlow(bytes)
+      this.#renew(Math.max(bytes, bufferBytes))
     }
-    return this.#used
+    return this.#end
   }
 
   /** What was reserved is filled up to this offset. @returns the number of the write that it is part of */
   commit (end: number): number {
     const sequence = this.#sequence
-    this.#used = end
-    if (end >= earlyBytes) this.flush()
+    this.#end = end
+    if (end - this.#start >= earlyBytes) this.flush()
     else this.#schedule()
     return sequence
   }
@@ -76,22 +88,34 @@ export class WriteBuffer {
   }
 
   flush (): void {
-    if (this.#used === 0) return
-    const bytes = this.#buffer.subarray(0, this.#used)
-    this.#used = 0
+    if (this.#start === this.#end) return
+    const bytes = this.#buffer.subarray(this.#start, this.#end)
+    this.#start = this.#end
+    if (this.#buffer.length > bufferBytes) this.#renew(bufferBytes)
     this.#send(bytes)
-    // Only what is gone may be written over. While there is no socket nothing is.
-    const isGone = this.#socket !== undefined && this.#socket.writableLength === 0
-    if (!isGone || this.#buffer.length > bufferBytes) {
-      this.#buffer = Buffer.allocUnsafeSlow(bufferBytes)
-    }
+  }
+
+  /** Writes what is there, and ends the socket. What comes after it is dropped. */
+  end (): void {
+    this.flush()
+    this.#isEnded = true
+    this.#socket?.end()
+  }
+
+  #renew (size: number): void {
+    this.#buffer = Buffer.allocUnsafeSlow(size)
+    this.#start = this.#end = 0
   }
 
   #send (bytes: Buffer): number {
     const sequence = this.#sequence++
     if (this.#socket === undefined) this.#early.push(bytes)
-    else this.#socket.write(bytes, (error) => { if (error == null) this.#onWritten(sequence) })
+    else if (!this.#isEnded) this.#write(this.#socket, bytes, sequence)
     return sequence
+  }
+
+  #write (socket: Duplex, bytes: Buffer, sequence: number): void {
+    socket.write(bytes, (error) => { if (error == null) this.#onWritten(sequence) })
   }
 
   #schedule (): void {
