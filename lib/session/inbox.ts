@@ -168,10 +168,7 @@ export class Inbox {
    */
   #isReceived (message: ReceivedPublish): boolean {
     const received = this.#received.get(message.messageId)
-    if (received === undefined) return false
-    if (isSame(received, message)) return true
-    this.#received.delete(message.messageId)
-    return false
+    return received !== undefined && isSame(received, message)
   }
 
   /** Sends what can be sent without overtaking. */
