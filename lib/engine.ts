@@ -309,8 +309,7 @@ function meetingOf (
 
 /** Whoever is the owner has the same session: found by the same client identifier. */
 function withGroupClientId (settings: Settings): Settings {
-  const { processes } = settings
-  if (processes.mode === 'each') return settings
-  const { group, dir, clientId } = processes
-  return { ...settings, clientId: clientId ?? groupClientId(meetingOf(settings, group, dir)) }
+  const { processes, hasClientId } = settings
+  if (processes.mode === 'each' || hasClientId) return settings
+  return { ...settings, clientId: groupClientId(meetingOf(settings, processes.group, processes.dir)) }
 }

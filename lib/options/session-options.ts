@@ -1,19 +1,7 @@
 import type { MultimqttOptions } from '../../types/options.ts'
+import { groupSessionExpiry, resolveProcesses } from './processes.ts'
 
 type Fail = (key: string, problem: string) => Error
-
-/** How the processes with one program share the broker. */
-export type ProcessesSettings =
-  | { readonly mode: 'each' }
-  | {
-    readonly mode: 'single'
-    readonly group: string
-    readonly dir: string | undefined
-    readonly heartbeatMs: number
-    readonly ownerTimeoutMs: number
-    /** As given; else the group has one. */
-    readonly clientId: string | undefined
-  }
 
 /** The waits between attempts to connect. */
 export interface ReconnectSettings {
@@ -21,29 +9,10 @@ export interface ReconnectSettings {
   readonly maxDelayMs: number
 }
 
-/** How the processes share the broker. */
-export function processesOf (
-  { processes = 'each', clientId }: MultimqttOptions, fail: Fail
-): ProcessesSettings {
-  if (processes === 'each') return { mode: 'each' }
-  const { group, dir, heartbeat = 500, ownerTimeout = 5_000 } = processes
-  if (ownerTimeout < 2 * heartbeat) {
-    throw fail('processes.ownerTimeout',
-      `it is ${ownerTimeout} ms, less than two heartbeats of ${heartbeat} ms: an owner that lives would ` +
-      'be taken for dead')
-  }
-  return { mode: 'single', group, dir, heartbeatMs: heartbeat, ownerTimeoutMs: ownerTimeout, clientId }
-}
-
 /** Seconds that the broker keeps the session. */
 export function sessionExpiryOf (options: MultimqttOptions, fail: Fail): number {
-  const isGroup = options.processes !== undefined && options.processes !== 'each'
-  const expiry = options.session?.expiry ?? (isGroup ? 3_600 : 0)
-  if (isGroup && expiry > 0) return expiry
-  if (isGroup) {
-    throw fail('session.expiry',
-      "it has to be more than 0 with processes.mode 'single': the next owner finds the messages in the session")
-  }
+  if (resolveProcesses(options.processes).mode === 'single') return groupSessionExpiry(options.session?.expiry)
+  const expiry = options.session?.expiry ?? 0
   if (expiry === 0 || options.clientId !== undefined) return expiry
   throw fail('session.expiry', 'a session that outlives the connection needs a clientId, by which the broker finds it')
 }

@@ -11,10 +11,9 @@ import { parsePrefix } from '../topic/prefix.ts'
 import { defined, describe, isRecord, kindOf } from '../values.ts'
 import { Credentials, loginProblem } from './credentials.ts'
 import { dynsecOf, type DynsecSettings } from './dynsec-options.ts'
+import { resolveProcesses, type ProcessSettings } from './processes.ts'
 import { OptionsSchema } from './schema.ts'
-import {
-  processesOf, reconnectOf, sessionExpiryOf, type ProcessesSettings, type ReconnectSettings
-} from './session-options.ts'
+import { reconnectOf, sessionExpiryOf, type ReconnectSettings } from './session-options.ts'
 import { parseBrokerUrl, redactUrl, type BrokerUrl } from './url.ts'
 import { presenceOf, willOf, type Presence, type Will } from './will.ts'
 
@@ -34,7 +33,7 @@ export interface Settings {
   readonly sessionExpirySeconds: number
   readonly will: Will | undefined
   readonly presence: Presence | undefined
-  readonly processes: ProcessesSettings
+  readonly processes: ProcessSettings
   readonly dynsec: DynsecSettings<Settings> | undefined
   readonly reconnect: ReconnectSettings
   readonly concurrency: number
@@ -104,7 +103,7 @@ export function resolveOptions (given: unknown, host: HostLimits): Settings {
     sessionExpirySeconds: sessionExpiryOf(options, invalid),
     will: willOf(options, prefix, invalid),
     presence: presenceOf(options, prefix, invalid),
-    processes: processesOf(options, invalid),
+    processes: resolveProcesses(options.processes),
     dynsec: dynsecOf(options, (administrator) => resolveOptions(administrator, host)),
     reconnect: reconnectOf(options, invalid),
     concurrency: options.concurrency ?? 20,
