@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { freePorts } from '../test/helpers/ports.ts'
 import { endWithUs, programPath } from '../test/helpers/programs.ts'
-import type { Part, PublisherOutcome, Publishing } from './publisher.ts'
+import type { Part, PublisherOutcome, Publishing } from './group-publisher.ts'
 import { grouped, median, range, table } from './report.ts'
 
 const rounds = 7
@@ -72,7 +72,7 @@ async function measure (publishing: Variant, port: number, dir: string): Promise
 }
 
 function start (part: Part): ChildProcess {
-  const child = fork(fileURLToPath(new URL('publisher.js', import.meta.url)), [JSON.stringify(part)])
+  const child = fork(fileURLToPath(new URL('group-publisher.js', import.meta.url)), [JSON.stringify(part)])
   endWithUs(child)
   return child
 }

@@ -1,112 +1,75 @@
-// A process of `bench processes`: the owner of a group, or who publishes. Its part comes as its argument.
-import mqtt from 'mqtt'
-import { joinGroup, type GroupHooks } from '../lib/processes/group.ts'
-import { Meter, type Measurement } from './meter.ts'
+import { once, type EventEmitter } from 'node:events'
+import { setImmediate as turn } from 'node:timers/promises'
+import fastify from 'fastify'
+import { connect } from 'mqtt'
+import { multimqtt } from '../lib/index.ts'
+import { Meter } from './meter.ts'
+import { payloadText, topicName } from './traffic.ts'
 
-/** How and how much is published. */
-export interface Publishing {
-  /** A connection of its own, or the owner of a group, with a broker or without one. */
-  readonly by: 'connection' | 'group' | 'owner alone'
+/** What a publisher process is told, as its only argument, in JSON. */
+export interface PublishTask {
+  readonly publisher: 'raw' | 'plugin'
+  readonly qos: 0 | 1
+  /** Messages that may wait for their end at the same time. 1: each is awaited. */
+  readonly window: number
   readonly messages: number
-  readonly payloadBytes: number
-  /** How many may wait for their acknowledgement. */
-  readonly outstanding: number
-}
-
-interface Target {
+  readonly version: 4 | 5
   readonly port: number
-  readonly dir: string
-  readonly hasBroker: boolean
 }
 
-export type Part =
-  | Target & { readonly part: 'owner' }
-  | Target & { readonly part: 'publisher', readonly publishing: Publishing }
+type Publish = (topic: string, payload: string, done: (error?: unknown) => void) => void
 
-export type PublisherOutcome = Measurement
-
-type Publish = (payload: Buffer) => Promise<unknown>
-
-const topic = 'site/7/device/42/reading'
-const groupSettings = {
-  group: 'bench',
-  identity: [],
-  heartbeatMs: 500,
-  ownerTimeoutMs: 5_000,
-  drainTimeoutMs: 1_000,
-  maxMessages: 10_000,
-  maxBytes: 2 ** 26
-}
-
-/** Of a process that has no connection. */
-const bystander: GroupHooks = {
-  becomeOwner: () => {},
-  resign: async () => {},
-  state: () => ({}),
-  onRole: () => {},
-  onState: () => {},
-  onTrouble: fail,
-  publish: async () => {},
-  call: async (_name, parcel) => parcel
-}
-
-const part = JSON.parse(process.argv[2] ?? '') as Part
+const task = JSON.parse(process.argv[2] ?? '') as PublishTask
+const meter = new Meter(task.messages)
+const topics = Array.from({ length: 1_000 }, (_, index) => topicName(index, { topics: 1_000 }))
+const payloads = Array.from({ length: 1_000 }, (_, index) => payloadText(index))
 process.on('disconnect', () => process.exit())
 
-if (part.part === 'owner') {
-  await own(part)
-} else {
-  const publish = part.publishing.by === 'connection' ? await byConnection(part) : await byGroup(part)
-  process.send?.(await run(part.publishing, publish), () => process.exit())
+const latenciesUs: number[] = []
+const end = await (task.publisher === 'raw' ? runRaw() : runPlugin())
+const measurement = await meter.done
+await end()
+const p50 = latenciesUs.sort((a, b) => a - b)[latenciesUs.length >> 1]
+process.send?.({ ...measurement, p50 }, () => process.exit())
+
+async function runRaw (): Promise<() => Promise<void>> {
+  const { port, version } = task
+  const client = connect({ host: '127.0.0.1', port, protocolVersion: version, reconnectPeriod: 0 })
+  await once(client as unknown as EventEmitter, 'connect')
+  const { qos } = task
+  await run((topic, payload, done) => { client.publish(topic, payload, { qos }, done) })
+  return async () => { await client.endAsync() }
 }
 
-async function own ({ port, dir, hasBroker }: Target): Promise<void> {
-  const client = hasBroker ? await connected(port) : undefined
-  const group = joinGroup({ ...groupSettings, dir }, {
-    ...bystander,
-    publish: async ({ topic, payload, qos }) => { await client?.publishAsync(topic, payload, { qos }) }
+async function runPlugin (): Promise<() => Promise<void>> {
+  const app = fastify()
+  await app.register(multimqtt, { host: '127.0.0.1', port: task.port, protocolVersion: task.version })
+  await app.ready()
+  const { qos } = task
+  await run((topic, payload, done) => {
+    void app.mqtt.publish(topic, payload, { qos }).then(() => done(), done)
   })
-  await group.joined()
-  process.send?.('owner')
+  return async () => { await app.close() }
 }
 
-async function byConnection ({ port }: Target): Promise<Publish> {
-  const client = await connected(port)
-  return async (payload) => await client.publishAsync(topic, payload, { qos: 1 })
-}
-
-async function byGroup ({ dir }: Target): Promise<Publish> {
-  const group = joinGroup({ ...groupSettings, dir }, bystander)
-  if (await group.joined() !== 'member') throw new Error('the publisher has become the owner')
-  const patience = { timeoutMs: 30_000, signal: undefined }
-  return (payload) => {
-    return group.publish({ topic, payload, qos: 1, retain: false, properties: undefined }, patience)
-  }
-}
-
-async function connected (port: number): Promise<mqtt.MqttClient> {
-  return await mqtt.connectAsync({ host: '127.0.0.1', port, protocolVersion: 5 })
-}
-
-async function run (publishing: Publishing, publish: Publish): Promise<Measurement> {
-  const { messages, payloadBytes, outstanding } = publishing
-  const meter = new Meter(messages)
-  const payload = Buffer.alloc(payloadBytes, 'x')
-  let sent = 0
-  const next = () => {
-    if (sent === messages) return
-    sent++
-    publish(payload).then(settled, fail)
-  }
-  const settled = () => {
+/** Publishes as fast as the window allows; the event loop turns at least once in 1,000 messages. */
+async function run (publish: Publish): Promise<void> {
+  let pending = 0
+  let wake: (() => void) | undefined
+  let sentAt = 0
+  const done = (error?: unknown) => {
+    if (error != null) throw error
+    if (task.window === 1) latenciesUs.push((performance.now() - sentAt) * 1_000)
+    pending--
     meter.count()
-    next()
+    wake?.()
   }
-  for (let waiting = 0; waiting < outstanding; waiting++) next()
-  return await meter.done
-}
-
-function fail (error: unknown): void {
-  console.error(error)
-  process.exit(1)
+  for (let sent = 0; sent < task.messages; sent++) {
+    if (pending >= task.window) await new Promise<void>((resolve) => { wake = resolve })
+    wake = undefined
+    pending++
+    sentAt = performance.now()
+    publish(topics[sent % 1_000] ?? '', payloads[sent % 1_000] ?? '', done)
+    if (sent % 1_000 === 999) await turn()
+  }
 }

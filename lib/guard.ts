@@ -124,6 +124,13 @@ export function qosProblem (qos: unknown): string | undefined {
   return qos === 0 || qos === 1 || qos === 2 ? undefined : `qos has to be 0, 1 or 2, not ${describe(qos)}`
 }
 
+/** Whether something is a time to wait, which Node.js can measure. */
+export function millisecondsProblem (timeout: unknown): string | undefined {
+  return Number.isInteger(timeout) && (timeout as number) > 0 && (timeout as number) < 2 ** 31
+    ? undefined
+    : `timeout has to be a whole number of milliseconds from 1 to 2147483647, not ${describe(timeout)}`
+}
+
 /** What a PUBLISH takes on the wire, in bytes [MQTT 5 §3.3]. */
 export function publishSize (
   topic: string, payloadBytes: number, qos: number, properties: PublishProperties | undefined, version: 4 | 5
@@ -134,7 +141,8 @@ export function publishSize (
   return 1 + variableByteSize(remaining) + remaining
 }
 
-function propertiesSize (properties: PublishProperties): number {
+/** What the properties of a PUBLISH take, without their length. */
+export function propertiesSize (properties: PublishProperties): number {
   let size = 0
   if (properties.payloadFormatIndicator !== undefined) size += 2
   if (properties.messageExpiryInterval !== undefined) size += 5
@@ -149,7 +157,8 @@ function propertiesSize (properties: PublishProperties): number {
   return size
 }
 
-function variableByteSize (value: number): number {
+/** What a Variable Byte Integer takes [MQTT 5 §1.5.5]. */
+export function variableByteSize (value: number): number {
   return value < 128 ? 1 : value < 16_384 ? 2 : value < 2_097_152 ? 3 : 4
 }
 

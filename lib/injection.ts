@@ -2,40 +2,69 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import type { InjectedPublish, InjectResult } from '../types/inject.ts'
 import type { HandlerEnd } from './dispatch/pipeline.ts'
 import { decodeText } from './payload/json.ts'
-import type { OutgoingPublish } from './session/connection.ts'
+import type { Receipt } from './dispatch/receipt.ts'
+import type { OutgoingPublish } from './session/link.ts'
+import { sentProperties } from './session/publish.ts'
 
 interface Dispatched {
   readonly matched: number
   readonly ends: readonly HandlerEnd[]
 }
 
-/** What is published while injected messages are handled: kept for each injection by itself, and not sent. */
-export class Injections {
+/**
+ * What is published while injected messages are handled, on whatever connection: kept for each injection by
+ * itself, and not sent.
+ */
+class Injections {
   readonly #published = new AsyncLocalStorage<InjectedPublish[]>()
   /** Without an injection under way a publish pays for no look into the storage. */
   #running = 0
 
   /** @returns whether the publish belongs to an injection, which has it now */
-  capture (publish: OutgoingPublish, decodeJson: (bytes: Buffer) => unknown): boolean {
+  capture (
+    publish: OutgoingPublish, namespace: string | undefined, decodeJson: (bytes: Buffer) => unknown
+  ): boolean {
     const published = this.#running === 0 ? undefined : this.#published.getStore()
     if (published === undefined) return false
-    const { topic, payload, qos, retain, properties = {} } = publish
+    const { topic, payload, qos, retain } = publish
+    const properties = sentProperties(publish, 5) ?? {}
     const text = () => decodeText(payload)
     const json = () => decodeJson(payload)
-    published.push({ topic, payload, qos, retain, properties, text, json })
+    published.push({ topic, payload, qos, retain, properties, namespace, text, json })
     return true
   }
 
-  async run (dispatch: () => Promise<Dispatched>): Promise<InjectResult> {
+  async run (dispatch: (receipt: Receipt) => Promise<Dispatched>): Promise<InjectResult> {
     const published: InjectedPublish[] = []
+    const receipt = new InjectedReceipt()
     this.#running++
     try {
-      const { matched, ends } = await this.#published.run(published, dispatch)
+      const { matched, ends } = await this.#published.run(published, () => dispatch(receipt))
       const handlers = ends.map(({ route, params, outcome, error, returned, durationMs }) =>
         ({ name: route.name, pattern: route.pattern, params, outcome, error, returned, durationMs }))
-      return { matched, handlers, published, acknowledged: true }
+      return { matched, handlers, published, acknowledged: receipt.isReleased }
     } finally {
       this.#running--
     }
   }
 }
+
+/** Knows whether the message would be acknowledged by now. */
+class InjectedReceipt implements Receipt {
+  #holds = 1
+
+  hold (): void {
+    this.#holds++
+  }
+
+  release (): void {
+    this.#holds--
+  }
+
+  get isReleased (): boolean {
+    return this.#holds === 0
+  }
+}
+
+/** One for all connections: a handler of one may publish on another. */
+export const injections = new Injections()

@@ -32,21 +32,35 @@ export class Scope {
     for (const namespace of parent.namespaces) this.#define(namespace)
   }
 
-  /** The scope of an instance; decorates it with `fastify.mqtt` if it has none. */
+  /** The scope of an instance; decorates it with `fastify.mqtt` if neither it nor one above has that. */
   static of (server: FastifyInstance): Scope {
+    return Scope.#existing(server) ?? Scope.#outermost(server)
+  }
+
+  static #existing (server: FastifyInstance): Scope | undefined {
     const existing = scopes.get(server)
     if (existing !== undefined) return existing
+    // There before the plugin was, so that onRegister did not tell of it.
+    return isBelowScope(server) ? Scope.#enter(server, undefined) : undefined
+  }
+
+  static #outermost (server: FastifyInstance): Scope {
     const scope = new Scope(server, undefined, '')
     scopes.set(server, scope)
-    server.decorate('mqtt', scope.mqtt as unknown as FastifyInstance['mqtt'])
-    server.addHook('onRegister', (child, options: { topicPrefix?: unknown }) => {
-      const parent = scopes.get(Object.getPrototypeOf(child) as FastifyInstance)
-      if (parent === undefined) return
-      const childScope = new Scope(child, parent, joinTopicPrefix(parent.#topicPrefix, options.topicPrefix))
-      scopes.set(child, childScope)
-      // A plain property, as `decorate` makes it, shadows the parent's.
-      child.mqtt = childScope.mqtt as unknown as FastifyInstance['mqtt']
+    server.decorate('mqtt', {
+      // Not a value: every instance has its own, and finds this one through its prototypes.
+      getter () { return (Scope.#existing(this) ?? scope).mqtt as unknown as FastifyInstance['mqtt'] }
     })
+    server.addHook('onRegister', (child, { topicPrefix }: { topicPrefix?: unknown }) => {
+      if (isBelowScope(child)) Scope.#enter(child, topicPrefix)
+    })
+    return scope
+  }
+
+  static #enter (server: FastifyInstance, topicPrefix: unknown): Scope {
+    const parent = Scope.of(prototypeOf(server))
+    const scope = new Scope(server, parent, joinTopicPrefix(parent.#topicPrefix, topicPrefix))
+    scopes.set(server, scope)
     return scope
   }
 
@@ -102,6 +116,16 @@ export class Scope {
 }
 
 const scopes = new WeakMap<FastifyInstance, Scope>()
+
+/** A context of Fastify has the one that it is in as its prototype. */
+function prototypeOf (server: FastifyInstance): FastifyInstance {
+  return Object.getPrototypeOf(server) as FastifyInstance
+}
+
+function isBelowScope (server: FastifyInstance): boolean {
+  const above = Object.getPrototypeOf(server) as FastifyInstance | null
+  return above !== null && (scopes.has(above) || isBelowScope(above))
+}
 
 function joinTopicPrefix (outer: string, given: unknown): string {
   if (given === undefined) return outer

@@ -2,9 +2,8 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Type } from '@sinclair/typebox'
 import type { Message } from '../lib/index.ts'
-import { Dispatcher } from '../lib/dispatch/dispatcher.ts'
-import { Codecs } from '../lib/payload/codecs.ts'
 import { createApp, inbox } from './helpers/app.ts'
+import { createDispatcher, incoming } from './helpers/dispatcher.ts'
 import { startScriptedBroker } from './helpers/scripted-broker.ts'
 
 test('handlers: run in the order of registration, over all topics that match', async (t) => {
@@ -264,20 +263,42 @@ test('messages: log is a child of the instance that names pattern and topic', as
   assert.deepEqual([pattern, topic], ['a/<x>', 'a/b'])
 })
 
-test('gate: before the application is ready 10,000 messages are kept, more are counted and warned of once', () => {
-  const warnings: string[] = []
-  const log = { warn: (text: string) => warnings.push(text), debug: () => {} } as unknown as Message['log']
-  const codecs = new Codecs({ protoAction: 'error', constructorAction: 'error' })
-  const dispatcher = new Dispatcher({ codecs, maxPayload: 100, log, onUnmatched: () => {} })
-  for (let index = 0; index < 10_003; index++) {
-    dispatcher.receive({ topic: 't', payload: Buffer.alloc(0), qos: 0, retain: false, dup: false })
+test('idle: waits for handlers, and ends with a coded error where one does not, as one that waits for itself', async (t) => {
+  const { fastify } = await createApp(t, { start: 'manual' })
+  let end = (): void => {}
+  const ended = new Promise<void>((resolve) => { end = resolve })
+  fastify.mqtt.topic('long', () => ended)
+  fastify.mqtt.topic('itself', async () => {
+    await Promise.resolve()
+    await fastify.mqtt.idle({ timeout: 10 })
+  })
+  const { handlers: [itself] } = await fastify.mqtt.inject({ topic: 'itself' })
+  const expected = {
+    code: 'FST_MQTT_IDLE_TIMEOUT', message: /After 10 ms handlers are still running \(1\): a handler that awaits idle\(\)/
   }
-  assert.equal(dispatcher.counters.dropped, 3)
-  assert.equal(warnings.length, 1)
+  await assert.rejects(Promise.reject(itself?.error), expected)
+  const long = fastify.mqtt.inject({ topic: 'long' })
+  await assert.rejects(fastify.mqtt.idle({ timeout: 10 }), expected)
+  const idle = fastify.mqtt.idle()
+  end()
+  await Promise.all([idle, long])
+  for (const options of [{ timeout: 0 }, { timeout: '1' }, { timeOut: 1 }, 7]) {
+    await assert.rejects(fastify.mqtt.idle(options as object), { code: 'FST_MQTT_OPTIONS_INVALID' })
+  }
+})
+
+test('gate: what comes before the application is ready is kept by the limits of the inbox', () => {
+  const { dispatcher, warnings } = createDispatcher({ maxMessages: 3 })
+  for (let index = 0; index < 5; index++) dispatcher.receive(incoming(`t/${index}`))
+  const receipt = { hold () {}, release () {} }
+  for (let index = 0; index < 5; index++) dispatcher.receive({ ...incoming('q'), qos: 1 }, receipt)
+  assert.equal(dispatcher.stats.dropped, 2)
+  assert.equal(dispatcher.stats.waiting, 8)
+  assert.deepEqual(warnings, [{ dropped: 1 }])
   dispatcher.open()
   dispatcher.open()
-  assert.equal(dispatcher.counters.unmatched, 10_000)
-  assert.deepEqual(dispatcher.counters.received, 10_003)
+  const { received, unmatched, waiting } = dispatcher.stats
+  assert.deepEqual({ received, unmatched, waiting }, { received: 10, unmatched: 8, waiting: 0 })
 })
 
 test('payloads: 2 MB of JSON need a maxPayload of that size', async (t) => {

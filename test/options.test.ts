@@ -15,17 +15,25 @@ const codec: Codec = { contentType: 'application/x', encode: String, decode: Str
 // Never in any message.
 const password = 'hunter2'
 
-test('resolveOptions: has a default for all but the broker of its own', () => {
+test('resolveOptions: has a default for all but the broker of its own', async () => {
   const { clientId, converters, credentials, ...settings } = resolve({})
   assert.match(clientId, /^fastify[0-9a-f]{16}$/)
   assert.deepEqual([...converters.keys()], ['str', 'path', 'int', 'float', 'uuid'])
-  assert.deepEqual([credentials.username, credentials.password], [undefined, undefined])
+  assert.deepEqual(await credentials.ask(), { username: undefined, password: undefined })
   assert.deepEqual(settings, {
     address: { protocol: 'mqtt', host: '127.0.0.1', port: 1883, path: '', text: 'mqtt://127.0.0.1:1883' },
     prefix: '',
     namespace: undefined,
     protocolVersion: 'auto',
     keepaliveSeconds: 60,
+    sessionExpirySeconds: 0,
+    will: undefined,
+    presence: undefined,
+    reconnect: { minDelayMs: 250, maxDelayMs: 30_000 },
+    concurrency: 20,
+    order: 'topic',
+    inbox: { maxMessages: 10_000, maxBytes: 16 * 1024 ** 2, maxUnacked: 1_000, overflow: 'drop-oldest' },
+    outbox: { maxMessages: 10_000, maxBytes: 16 * 1024 ** 2, overflow: 'reject' },
     tls: {},
     start: 'wait',
     connectTimeoutMs: 5_000,
@@ -39,7 +47,7 @@ test('resolveOptions: has a default for all but the broker of its own', () => {
   assert.notEqual(resolve({}).clientId, clientId)
 })
 
-test('resolveOptions: takes what is given', () => {
+test('resolveOptions: takes what is given', async () => {
   const validatorCompiler = () => () => true
   const client = { reschedulePings: true }
   const tls = { rejectUnauthorized: false, minVersion: 'TLSv1.3' as const, servername: 'broker' }
@@ -67,7 +75,7 @@ test('resolveOptions: takes what is given', () => {
   })
   const { converters, credentials, ...others } = settings
   assert.deepEqual([converters.get('iso'), converters.get('int')], [converter, converter])
-  assert.deepEqual([credentials.username, credentials.password], ['u', password])
+  assert.deepEqual(await credentials.ask(), { username: 'u', password })
   assert.deepEqual(others, {
     address: { protocol: 'mqtts', host: 'h', port: 1, path: '', text: 'mqtts://h:1' },
     prefix: 'p',
@@ -75,6 +83,14 @@ test('resolveOptions: takes what is given', () => {
     clientId: 'c',
     protocolVersion: 4,
     keepaliveSeconds: 0,
+    sessionExpirySeconds: 0,
+    will: undefined,
+    presence: undefined,
+    reconnect: { minDelayMs: 250, maxDelayMs: 30_000 },
+    concurrency: 20,
+    order: 'topic',
+    inbox: { maxMessages: 10_000, maxBytes: 16 * 1024 ** 2, maxUnacked: 1_000, overflow: 'drop-oldest' },
+    outbox: { maxMessages: 10_000, maxBytes: 16 * 1024 ** 2, overflow: 'reject' },
     tls,
     start: 'manual',
     connectTimeoutMs: 9_000,
@@ -137,9 +153,9 @@ for (const [options, username, given] of [
   [{ url: 'mqtt://u:p@h', username: 'v', password: 'q' }, 'v', 'q'],
   [{ url: 'mqtt://u:p@h', password: '' }, 'u', '']
 ] as const) {
-  test(`resolveOptions: ${JSON.stringify(options)} has the user ${username} and the password ${given}`, () => {
+  test(`resolveOptions: ${JSON.stringify(options)} has the user ${username} and the password ${given}`, async () => {
     const { credentials } = resolve(options)
-    assert.deepEqual([credentials.username, credentials.password], [username, given])
+    assert.deepEqual(await credentials.ask(), { username, password: given })
   })
 }
 
@@ -154,11 +170,11 @@ test('resolveOptions: any user and password come through a URL unchanged', () =>
   }))
 })
 
-test('Credentials: neither util.inspect nor JSON.stringify of the settings shows them', () => {
+test('Credentials: neither util.inspect nor JSON.stringify of the settings shows them', async () => {
   const settings = resolve({ url: `mqtt://someone:${password}@h` })
   const shown = inspect(settings, { depth: 9, showHidden: true }) + JSON.stringify(settings)
   assert.doesNotMatch(shown, /hunter2|someone/)
-  assert.equal(settings.credentials.password, password)
+  assert.equal((await settings.credentials.ask()).password, password)
 })
 
 // Refusals: each names the key, says what was given and what would be right.
@@ -214,6 +230,13 @@ for (const [options, key, says] of [
   [{ codecs: [{ ...codec, contentType: '' }] }, 'codecs.0.contentType', /not ''/],
   [{ validatorCompiler: {} }, 'validatorCompiler', /expected function, not an object/],
   [{ client: { password } }, 'client.password', /there is no such option, there are wsOptions, /],
+  [{ dynsec: false }, 'dynsec', /expected boolean or object, not false/],
+  [{ dynsec: { timeot: 5 } }, 'dynsec.timeot', /there is no such option, there are connection, timeout, chunk/],
+  [{ dynsec: { chunk: 0 } }, 'dynsec.chunk', /greater or equal to 1/],
+  [{ dynsec: { connection: { username: '' } } }, 'dynsec.connection.username', /greater or equal to 1/],
+  [{ dynsec: { connection: { password: [password] } } }, 'dynsec.connection.password', /expected string, not an array/],
+  [{ dynsec: { connection: { url: [password] } } }, 'dynsec.connection.url', /expected string, not an array/],
+  [{ dynsec: { connection: { prefix: 'x' } } }, 'dynsec.connection.prefix', /there is no such option, there are url, /],
   [{ tls: {} }, 'tls', /the protocol is mqtt, which has no TLS: use mqtts/],
   [{ protocol: 'ws', tls: {} }, 'tls', /the protocol is ws, which has no TLS: use wss/],
   [{ protocol: 'wss', tls: password }, 'tls', /expected object, not a string/],

@@ -70,6 +70,35 @@ test('scopes: a plugin wrapped by fastify-plugin shares the context of its paren
   })
 })
 
+test('scopes: a context that is older than the plugin has its own fastify.mqtt, as those below it have', async (t) => {
+  const { fastify } = createFastify(t)
+  const contexts: FastifyInstance[] = []
+  fastify.register(async (child) => {
+    contexts.push(child)
+    child.decorate('floorName', 'the child')
+    child.register(async (grandchild) => { contexts.push(grandchild) })
+    child.addHook('onReady', async function () {
+      this.mqtt.addHook('preHandler', function () { trail.push(`hook of ${this.floorName}`) })
+      this.mqtt.topic('a', function () { trail.push(`handler of ${this.floorName}`) })
+    })
+  })
+  const trail: string[] = []
+  fastify.register(multimqtt, { start: 'manual' })
+  fastify.after(() => { fastify.mqtt.topic('root', () => { trail.push('handler of the root') }) })
+  await fastify.ready()
+  const [child, grandchild] = contexts
+  const all = [fastify.mqtt, child?.mqtt, grandchild?.mqtt]
+  assert.equal(new Set(all).size, 3)
+  assert.deepEqual([fastify.mqtt, child?.mqtt, grandchild?.mqtt], all)
+  for (const topic of ['a', 'root']) await fastify.mqtt.inject({ topic })
+  assert.deepEqual(trail, ['hook of the child', 'handler of the child', 'handler of the root'])
+})
+
+test('scopes: a proxy of the instance has its fastify.mqtt', async (t) => {
+  const { fastify } = await createApp(t, { start: 'manual' })
+  assert.equal(new Proxy(fastify, {}).mqtt, fastify.mqtt)
+})
+
 for (const topicPrefix of ['a/+', 'a/#', '$SYS', 'a/<x>', 7]) {
   test(`scopes: the topicPrefix ${topicPrefix} is an error`, async (t) => {
     const { fastify } = await createApp(t, { start: 'manual' })

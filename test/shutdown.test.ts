@@ -150,7 +150,7 @@ test('close: publish() works in onClose of a child and in a request that is stil
   assert.equal((await broker.next('publish')).topic, 'from/onClose')
 })
 
-for (const scenario of ['closed-port', 'blackhole', 'refused', 'closed', 'reconnecting']) {
+for (const scenario of ['closed-port', 'blackhole', 'refused', 'closed', 'reconnecting', 'idle']) {
   test(`exit: nothing keeps the process alive (${scenario})`, async (t) => {
     const broker = await startScriptedBroker(t)
     const refusing = await startScriptedBroker(t, { connack: { reasonCode: 135 } })
@@ -160,11 +160,12 @@ for (const scenario of ['closed-port', 'blackhole', 'refused', 'closed', 'reconn
       blackhole: silent.port,
       refused: refusing.port,
       closed: broker.port,
-      reconnecting: broker.port
+      reconnecting: broker.port,
+      idle: broker.port
     }
     const script = join(fileURLToPath(import.meta.url), '..', 'fixtures', 'exit.js')
     const programArguments = [script, String(ports[scenario]), scenario]
     const { stdout } = await run(process.execPath, programArguments, { timeout: ceilingMs * 2 })
-    assert.match(stdout, scenario === 'closed' || scenario === 'reconnecting' ? /closed/ : /FST_MQTT_CONNECT_FAILED/)
+    assert.match(stdout, ports[scenario] === broker.port ? /closed/ : /FST_MQTT_CONNECT_FAILED/)
   })
 }

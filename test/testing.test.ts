@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { AsyncLocalStorage } from 'node:async_hooks'
 import { suite, test, type TestContext } from 'node:test'
 import { Type } from '@sinclair/typebox'
 import type { Message } from '../lib/index.ts'
@@ -99,6 +100,88 @@ for (const [name, { skip, url: start }] of Object.entries(brokers)) {
       assert.deepEqual(new Set(got.map(([label]) => label)), new Set(['one', 'two']))
     })
 
+    for (const [protocolVersion, copies] of [[5, 'one for each subscription'], [4, 'the first one']] as const) {
+      test(`gets of several copies of a message ${copies} on MQTT ${protocolVersion}`, async (t) => {
+        const url = await start(t)
+        const { fastify } = await createApp(t, { url, protocolVersion })
+        const { fastify: publisher } = await createApp(t, { url })
+        const seen = inbox<string>()
+        const ended = inbox<string>()
+        const put = ({ qos }: { qos: number }) => seen.put(String(qos))
+        fastify.mqtt.topic('#', () => {})
+        fastify.mqtt.topic('$share/g/a/b', () => {})
+        fastify.mqtt.topic('a/+', { qos: 1 }, put)
+        fastify.mqtt.topic('+/c', () => {})
+        fastify.mqtt.topic('b/#', { qos: 1 }, put)
+        fastify.mqtt.topic('end', { qos: 1 }, ({ topic }) => ended.put(topic))
+        await Promise.all([fastify.ready(), publisher.ready()])
+        const { received } = fastify.mqtt.health().messages
+        await publisher.mqtt.publish('a/b', '', { qos: 1 })
+        await publisher.mqtt.publish('b/c', '', { qos: 1 })
+        await publisher.mqtt.publish('end', '', { qos: 1 })
+        await ended.next()
+        await fastify.mqtt.idle()
+        // Of a/b, b/c and end.
+        assert.equal(fastify.mqtt.health().messages.received - received, protocolVersion === 5 ? 8 : 3)
+        // Each handler has the copy that came for its subscription.
+        assert.deepEqual(seen.all, ['1', '1'])
+      })
+    }
+
+    test('speaks MQTT 3.1.1 if that is what it is told to', async (t) => {
+      const url = await start(t)
+      const { fastify } = await createApp(t, { url, protocolVersion: 4 })
+      const { fastify: publisher } = await createApp(t, { url })
+      const seen = inbox<object>()
+      fastify.mqtt.topic('a', (message) => seen.put(message.properties))
+      await Promise.all([fastify.ready(), publisher.ready()])
+      assert.equal(fastify.mqtt.health().protocolVersion, 4)
+      const properties = { contentType: 'text/plain' }
+      await publisher.mqtt.publish('a', 'x', { properties })
+      assert.deepEqual(await seen.next(), {})
+      await assert.rejects(fastify.mqtt.publish('a', 'x', { properties }), { code: 'FST_MQTT_NEEDS_MQTT5' })
+      assert.throws(() => fastify.mqtt.topic('b', { noLocal: true }, () => {}), { code: 'FST_MQTT_TOPIC_OPTIONS' })
+    })
+
+    test('gets a retained message with what is left of its time, and none when that is over', async (t) => {
+      const { fastify } = await createApp(t, { url: await start(t) })
+      await fastify.ready()
+      const keep = async (topic: string, messageExpiryInterval: number) => {
+        await fastify.mqtt.publish(topic, 'x', { retain: true, qos: 1, properties: { messageExpiryInterval } })
+      }
+      await keep('kept/short', 1)
+      await keep('kept/long', 100)
+      await keep('kept/zero', 0)
+      // All retained messages that a new subscription gets: the last one comes after them.
+      const retained = async () => {
+        const seen = inbox<[string, number | undefined]>()
+        const put = (message: Message) => seen.put([message.topic, message.properties.messageExpiryInterval])
+        const topic = fastify.mqtt.topic('kept/+', put)
+        await fastify.mqtt.connect()
+        await fastify.mqtt.publish('kept/end', '')
+        while ((await seen.next())[0] !== 'kept/end');
+        topic.remove()
+        await fastify.mqtt.connect()
+        return seen.all.filter(([name]) => name !== 'kept/end').toSorted()
+      }
+      let all = await retained()
+      while (all.length > 2) all = await retained()
+      assert.deepEqual(all.map(([name]) => name), ['kept/long', 'kept/zero'])
+      const left = all[0]?.[1] ?? 0
+      assert.ok(left > 0 && left < 100, `${left} s`)
+      assert.equal(all[1]?.[1], undefined)
+    })
+
+    test('handles a message outside of what its publisher was doing', async (t) => {
+      const { fastify } = await createApp(t, { url: await start(t) })
+      const storage = new AsyncLocalStorage<string>()
+      const seen = inbox<string>()
+      fastify.mqtt.topic('a', () => seen.put(storage.getStore() ?? 'nothing'))
+      await fastify.ready()
+      await storage.run('of the publisher', () => fastify.mqtt.publish('a', ''))
+      assert.equal(await seen.next(), 'nothing')
+    })
+
     test('gets no topic that begins with $ through a wildcard in front, nor what it has unsubscribed', async (t) => {
       const { fastify } = await createApp(t, { url: await start(t) })
       const seen = inbox<string>()
@@ -154,6 +237,45 @@ test('createMemoryBroker: a cut connection comes back, subscribed again', async 
   broker.close()
   await logged(/lost the connection/)
   assert.equal(fastify.mqtt.status, 'offline')
+})
+
+test('createMemoryBroker: what was published is out of reach of its publisher and its receivers', async (t) => {
+  const broker = createMemoryBroker()
+  const { fastify } = await createApp(t, { url: broker.url })
+  const seen = inbox<Message>()
+  fastify.mqtt.topic('a', seen.put)
+  await fastify.ready()
+  const payload = Buffer.from('payload')
+  const correlationData = Buffer.from('data')
+  broker.publish('a', payload, { retain: true, qos: 1, properties: { correlationData, contentType: undefined } })
+  payload.fill(0)
+  correlationData.fill(0)
+  const message = await seen.next()
+  assert.deepEqual([message.text(), message.properties], ['payload', { correlationData: Buffer.from('data') }])
+  message.raw.fill(0)
+  assert.equal(broker.retained.get('a')?.toString(), 'payload')
+})
+
+test('createMemoryBroker: a device that publishes with bad options is an error', () => {
+  const broker = createMemoryBroker()
+  for (const options of [
+    { qos: 3 }, { retain: 'yes' }, { absolute: true }, { properties: { contentTyp: 'x' } },
+    { properties: { messageExpiryInterval: -1 } }, 7
+  ]) {
+    assert.throws(() => broker.publish('a', '', options as object), { code: 'FST_MQTT_PUBLISH_OPTIONS' })
+  }
+  assert.throws(() => broker.publish('a', () => {}), { code: 'FST_MQTT_PAYLOAD_ENCODE' })
+  assert.deepEqual([...broker.retained], [])
+})
+
+test('createMemoryBroker: nothing can be connected to one that is closed', async (t) => {
+  const broker = createMemoryBroker()
+  const { fastify, logged } = await createApp(t, { url: broker.url, connectTimeout: 50 })
+  broker.close()
+  await assert.rejects(async () => { await fastify.ready() }, {
+    code: 'FST_MQTT_CONNECT_FAILED', message: /memory:.* within 50 ms \(1 attempt\): the memory broker was closed/
+  })
+  await logged(/could not connect to memory:/)
 })
 
 test('createMemoryBroker: a name that there is not, or not any more, is an error that says where names come from', async (t) => {

@@ -59,6 +59,14 @@ export interface Message<Params = Record<string, unknown>, Payload = Buffer> {
   readonly log: FastifyBaseLogger
   /** For hooks: ends the way of the message here, without an error. No later hook and no handler has it. */
   skip (): void
+  /**
+   * With `ack: 'manual'`: this handler is done with the message. The second time it does nothing, as with
+   * QoS 0.
+   *
+   * @param reasonCode 0, or from 0x80 on to refuse the message, which only MQTT 5 can tell the broker
+   * @throws `FST_MQTT_ACK_NOT_MANUAL`, `FST_MQTT_ACK_CODE`
+   */
+  ack (reasonCode?: number): void
   /** The payload as text. @throws `FST_MQTT_PAYLOAD_DECODE` if it is no UTF-8 */
   text (): string
   /** The payload as JSON, parsed with Fastify's poisoning rules. @throws `FST_MQTT_PAYLOAD_DECODE` */

@@ -1,5 +1,8 @@
 import type { IClientOptions } from 'mqtt'
-import type { Codec } from './topic.ts'
+import type { DynsecOptions } from './dynsec.ts'
+import type { PublishProperties, QoS } from './message.ts'
+import type { ProcessesOptions } from './processes.ts'
+import type { Codec, MessageOrder } from './topic.ts'
 
 /** The schemes of `url`, and the values of `protocol`. `tcp` is `mqtt`; `ssl` and `tls` are `mqtts`. */
 export type Protocol = 'mqtt' | 'mqtts' | 'tcp' | 'ssl' | 'tls' | 'ws' | 'wss'
@@ -32,6 +35,43 @@ export interface TlsOptions {
 /** The options of MQTT.js that the plugin does not own. */
 export type ClientOptions =
   Pick<IClientOptions, 'wsOptions' | 'writeCache' | 'timerVariant' | 'reschedulePings' | 'log'>
+
+/** Gives user and password for the next attempt to connect: from a vault, or a token that expires. */
+export type CredentialsFunction = () =>
+  { username?: string | undefined, password?: string | undefined } |
+  Promise<{ username?: string | undefined, password?: string | undefined }>
+
+/** What the broker publishes when the connection ends without a DISCONNECT [MQTT 5 §3.1.2.5]. */
+export interface WillOptions {
+  topic: string
+  /** As for `publish`; at most 65,535 bytes. Default: the empty message. */
+  payload?: unknown
+  /** Default 0. */
+  qos?: QoS | undefined
+  /** Default false. */
+  retain?: boolean | undefined
+  /** Seconds that the broker waits for the client to come back first. Needs MQTT 5. Default 0. */
+  delay?: number | undefined
+  /** Need MQTT 5. */
+  properties?: PublishProperties | undefined
+  /** Leaves the prefix out. Default false. */
+  absolute?: boolean | undefined
+}
+
+/**
+ * A retained message that says whether this client is there: `online` is published after each connect,
+ * `offline` when it disconnects, and by the broker, as the will, when it is gone without a word.
+ */
+export interface PresenceOptions {
+  topic: string
+  /** As for `publish`; at most 65,535 bytes. */
+  online: unknown
+  offline: unknown
+  /** Default 1. */
+  qos?: QoS | undefined
+  /** Leaves the prefix out. Default false. */
+  absolute?: boolean | undefined
+}
 
 /** What `fastify.register(multimqtt, options)` takes. An unknown key is an error. */
 export interface MultimqttOptions {
@@ -68,6 +108,18 @@ export interface MultimqttOptions {
   protocolVersion?: 'auto' | 4 | 5 | undefined
   /** Seconds between signs of life, 0 for none. Default 60. */
   keepalive?: number | undefined
+  /**
+   * `expiry` is the number of seconds for which the broker keeps subscriptions and messages after the
+   * connection, 0 for none (4294967295: for ever). More than 0 needs a `clientId`. MQTT 3.1.1 knows only
+   * none and for as long as the broker likes. Default 0.
+   */
+  session?: { expiry?: number | undefined } | undefined
+  /** Asked before every attempt to connect, in place of `username` and `password`. */
+  credentials?: CredentialsFunction | undefined
+  /** What the broker publishes when this client is gone without a word. */
+  will?: WillOptions | undefined
+  /** Whether this client is there, as a retained message. Not together with `will`. */
+  presence?: PresenceOptions | undefined
   /** Needs a protocol with TLS. */
   tls?: TlsOptions | undefined
   /**
@@ -81,12 +133,56 @@ export interface MultimqttOptions {
    * 5000, or 1000 below Fastify's `pluginTimeout` if that is less; it has to stay 1000 below it.
    */
   connectTimeout?: number | undefined
+  /**
+   * `'each'`: every process has a connection of its own. `{ mode: 'single', group }`: the processes of a
+   * group on one machine share one; see docs/processes.md. Default `'each'`.
+   */
+  processes?: ProcessesOptions | undefined
+  /**
+   * Milliseconds between attempts: random ones below a limit that begins with `minDelay` and doubles up to
+   * `maxDelay`; anew after 10 s of connection. Default 250 and 30000.
+   */
+  reconnect?: { minDelay?: number | undefined, maxDelay?: number | undefined } | undefined
+  /** How many handlers may run at once, over all topics. Default 20. */
+  concurrency?: number | undefined
+  /**
+   * Which messages of a topic are handled one after the other: those with the same topic name, none, or those
+   * for which the function gives the same text. Default `'topic'`.
+   */
+  order?: MessageOrder | undefined
+  /**
+   * What came in and waits for handlers. `maxMessages` (default 10000) and `maxBytes` of topic and payload
+   * (default 16 MiB) are for QoS 0, where `overflow` says which are lost then (default `'drop-oldest'`).
+   * `maxUnacked` is for QoS 1 and 2: with more, the connection is renewed, so that the broker keeps them
+   * (default 1000).
+   */
+  inbox?: {
+    maxMessages?: number | undefined
+    maxBytes?: number | undefined
+    maxUnacked?: number | undefined
+    overflow?: 'drop-oldest' | 'drop-newest' | undefined
+  } | undefined
+  /**
+   * What waits to be sent: at most `maxMessages` (default 10000) with `maxBytes` of topic and payload
+   * (default 16 MiB). One more is rejected with `FST_MQTT_OUTBOX_FULL`, or with `'drop-oldest'` the one that
+   * has waited longest; the `drop-…` policies count in `stats()` what they drop. Default `'reject'`.
+   */
+  outbox?: {
+    maxMessages?: number | undefined
+    maxBytes?: number | undefined
+    overflow?: 'reject' | 'drop-oldest' | 'drop-newest' | undefined
+  } | undefined
   /** Milliseconds after which a publish that is not settled rejects. Default 30000. */
   publishTimeout?: number | undefined
   /** Milliseconds that running handlers, and then publishes, are waited for when closing. Default 1000. */
   drainTimeout?: number | undefined
   /** Bytes that the payload of a received message may have. Default: Fastify's `bodyLimit`. */
   maxPayload?: number | undefined
+  /**
+   * Administers Mosquitto's dynamic security plugin by `fastify.mqtt.dynsec`: `true` on this connection, with
+   * `connection` on one of its own.
+   */
+  dynsec?: true | DynsecOptions | undefined
   /** Converters for placeholders, by name; declare their types in `interface TopicConverters`. */
   converters?: Readonly<Record<string, Converter>> | undefined
   /** Further codecs, chosen by their content type. */

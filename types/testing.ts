@@ -24,10 +24,10 @@ export interface DevicePublishOptions {
 }
 
 /**
- * A broker within the process, for tests: `register(multimqtt, { url: broker.url })`. It keeps the rules of
- * MQTT 5 for subscriptions, wildcards, qualities of service, retained messages and `$share` (one receiver of
- * a group, in turn), and has neither sessions nor permissions. A message that several filters match comes once
- * for each connection; Mosquitto sends it once for each subscription on MQTT 5.
+ * A broker within the process, for tests: `register(multimqtt, { url: broker.url })`. It does what Mosquitto
+ * 2.0 does with wildcards, qualities of service, retained messages and their expiry, `$share` (one receiver
+ * of a group, in turn) and overlapping subscriptions: on MQTT 5 a copy for each of them, on 3.1.1
+ * (`protocolVersion: 4`) one for the connection. It has neither sessions nor permissions.
  */
 export interface MemoryBroker {
   /** For the option `url`; with a path the path is the prefix: `` `${broker.url}/site` ``. */
@@ -41,12 +41,17 @@ export interface MemoryBroker {
   /**
    * Publishes to an absolute topic name, as a device would: strings and bytes as they are, anything else as
    * JSON.
+   *
+   * @throws `FST_MQTT_TOPIC_NAME`, `FST_MQTT_PUBLISH_OPTIONS`, `FST_MQTT_PAYLOAD_ENCODE`
    */
   publish (topic: string, payload?: unknown, options?: DevicePublishOptions): void
   /** The topic names that have a retained message, with its payload. */
   readonly retained: ReadonlyMap<string, Buffer>
   /** Cuts every connection; they come back at once. */
   disconnect (): void
-  /** Cuts every connection for good, and forgets the name. */
+  /**
+   * Cuts every connection for good, and forgets the name. An application that was registered with it and
+   * starts later fails with `FST_MQTT_CONNECT_FAILED`, as it does without a real broker.
+   */
   close (): void
 }

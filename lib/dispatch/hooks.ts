@@ -8,7 +8,7 @@ export type Hook = (this: unknown, ...args: unknown[]) => unknown
 /** Those that a message passes on its way to a handler and after it. */
 export const messageHooks = ['onMessage', 'preValidation', 'preHandler', 'onSettled', 'onError'] as const
 const scopeHooks = ['onTopic', 'onPublish'] as const
-const connectionHooks = ['onUnmatched', 'onConnect', 'onDisconnect'] as const
+const connectionHooks = ['onUnmatched', 'onConnect', 'onDisconnect', 'onRole'] as const
 const names: readonly string[] = [...messageHooks, ...scopeHooks, ...connectionHooks]
 
 export type MessageHookName = typeof messageHooks[number]
@@ -80,28 +80,35 @@ export class HookBook {
   }
 }
 
+/** The step at which the payload is decoded and checked. */
+export const acceptance = Symbol('acceptance')
+/** The step that is the handler. */
+export const handling = Symbol('handling')
+
+/** What the messages of one topic pass. */
+export interface MessageHooks {
+  /** On the way, in order. */
+  readonly steps: readonly (Hook | typeof acceptance | typeof handling)[]
+  readonly onSettled: readonly Hook[]
+  readonly onError: readonly Hook[]
+}
+
 /** The hooks that the messages of one topic pass: those of its scope, then its own. */
 export class Lifecycle {
   readonly #book: HookBook
   readonly #own: Partial<Record<MessageHookName, readonly Hook[]>>
   #version = -1
-  #lists: Record<MessageHookName, readonly Hook[]> = noHooks
-  #isEmpty = true
+  #hooks: MessageHooks = { steps: [], onSettled: [], onError: [] }
 
   constructor (book: HookBook, own: Partial<Record<MessageHookName, readonly Hook[]>> = {}) {
     this.#book = book
     this.#own = own
   }
 
-  of (name: MessageHookName): readonly Hook[] {
-    this.#refresh()
-    return this.#lists[name]
-  }
-
-  /** True if there is nothing but the handler and the log. */
-  get isEmpty (): boolean {
-    this.#refresh()
-    return this.#isEmpty
+  /** As they are now; later hooks make other lists. */
+  get hooks (): MessageHooks {
+    if (this.#version !== this.#book.version) this.#refresh()
+    return this.#hooks
   }
 
   errorHandlers (): Hook[] {
@@ -109,22 +116,15 @@ export class Lifecycle {
   }
 
   #refresh (): void {
-    if (this.#version === this.#book.version) return
     this.#version = this.#book.version
     const list = (name: MessageHookName) => [...this.#book.of(name), ...this.#own[name] ?? []]
-    this.#lists = {
-      onMessage: list('onMessage'),
-      preValidation: list('preValidation'),
-      preHandler: list('preHandler'),
+    this.#hooks = {
+      steps: [...list('onMessage'), ...list('preValidation'), acceptance, ...list('preHandler'), handling],
       onSettled: list('onSettled'),
       onError: list('onError')
     }
-    this.#isEmpty = messageHooks.every((name) => this.#lists[name].length === 0) &&
-      this.#book.errorHandlers().length === 0
   }
 }
-
-const noHooks = { onMessage: [], preValidation: [], preHandler: [], onSettled: [], onError: [] }
 
 interface ConnectionHook {
   readonly hook: Hook

@@ -1,14 +1,19 @@
-import type { Settlement } from '../../types/hooks.ts'
-import type { Codec, Handler } from '../../types/topic.ts'
+import type { AnyMessage, Settlement } from '../../types/hooks.ts'
+import type { Codec, Handler, MessageOrder } from '../../types/topic.ts'
 import { errors } from '../errors.ts'
 import { decodeWith, type Codecs } from '../payload/codecs.ts'
 import type { Check, Issue } from '../payload/schemas.ts'
 import { paramsOf, type Params } from '../topic/params.ts'
 import type { PlacedPattern } from '../topic/placed-pattern.ts'
+import { kindOf } from '../values.ts'
+import type { DeadLetterTarget } from './dead-letter.ts'
+import type { Delivery } from './delivery.ts'
 import type { Failures, FailingRoute } from './failure.ts'
 import { ReceivedMessage, type Incoming, type Recipient } from './message.ts'
 import { Passage, type PassagePort } from './passage.ts'
-import { isThenable } from './thenable.ts'
+import { ManualAck } from './receipt.ts'
+import type { RetryPolicy } from './retry.ts'
+import type { Group } from './scheduler.ts'
 
 /** A topic as messages see it. */
 export interface Route extends Recipient, FailingRoute {
@@ -22,6 +27,16 @@ export interface Route extends Recipient, FailingRoute {
   readonly handlers: readonly MessageHandler[]
   /** False if a converter of the application gives values that a handler could change. */
   readonly sharesParams: boolean
+  /** With `ack: 'manual'`: milliseconds after the handler. */
+  readonly ackTimeoutMs: number
+  /** What is subscribed, by which a copy of a message may have come. */
+  readonly filter: string
+  /** Handlers that may run at once; undefined if the connection's limit is the only one. */
+  readonly concurrency: number | undefined
+  /** Undefined for that of the connection. */
+  readonly messageOrder: MessageOrder | undefined
+  readonly retry: RetryPolicy | undefined
+  readonly deadLetter: DeadLetterTarget | undefined
 }
 
 export type MessageHandler = Handler<Params, unknown>
@@ -37,13 +52,7 @@ export interface Match {
   readonly route: Route
   readonly params: Params
   readonly issue: Issue | undefined
-}
-
-/** One message for one topic: what the schemas say of it holds for all handlers of the topic. */
-export interface Delivery {
-  readonly match: Match
-  readonly incoming: Incoming
-  rejection: { readonly error: unknown, isReported: boolean } | undefined
+  readonly group: Group
 }
 
 /** How one handler ended, for `inject()`. */
@@ -74,63 +83,65 @@ export class Pipeline {
     }
   }
 
-  /**
-   * Where there are neither hooks nor error handlers, and without a promise where nothing has to be waited
-   * for. The promise never rejects.
-   *
-   * @returns `rejected` if the schemas refuse the message, so that no handler of the topic can have it
-   */
-  runBare (
-    handler: MessageHandler, match: Match, incoming: Incoming, raw: Buffer
-  ): Promise<void> | 'rejected' | undefined {
-    const { route } = match
-    const message = new ReceivedMessage(incoming, route, ownParams(match, incoming), raw)
+  /** The way to one handler, which begins with its `go()`. */
+  passage (handler: MessageHandler, delivery: Delivery): Passage {
+    const { match: { route }, receipt } = delivery
+    const manualAck = route.ack === 'manual' && receipt !== undefined ? new ManualAck(receipt) : undefined
+    return this.#passage(handler, delivery, manualAck, 1)
+  }
+
+  /** The next attempt, with a message that no attempt has seen. */
+  passageAfter ({ handler, manualAck, attempt }: Passage, delivery: Delivery): Passage {
+    return this.#passage(handler, delivery, manualAck, attempt + 1)
+  }
+
+  /** A message that is not decoded; its payload is the bytes. */
+  rawMessage (match: Match, incoming: Incoming): ReceivedMessage {
+    const message = new ReceivedMessage(incoming, match.route, ownParams(match, incoming))
+    message.payload = message.raw
+    return message
+  }
+
+  /** The key by which a message is kept in order; that of its topic if the function has none. */
+  keyOf (order: (message: AnyMessage) => string, { match, incoming }: Delivery): string {
+    const message = new ReceivedMessage(incoming, match.route, ownParams(match, incoming))
     try {
-      this.#accept(match, message, incoming)
+      const key: unknown = order.call(match.route.server, message)
+      if (typeof key === 'string') return key
+      throw new errors.FST_MQTT_ORDER_KEY(match.route.pattern, kindOf(key))
     } catch (error) {
-      this.#failures.tell(route, error, message)
-      return 'rejected'
-    }
-    try {
-      const result = handler.call(route.server, message)
-      return isThenable(result) ? this.#settle(result, route, message) : undefined
-    } catch (error) {
-      this.#failures.tell(route, error, message)
-      return undefined
+      this.#failures.tell(match.route, error, message)
+      return incoming.topic
     }
   }
 
-  /** With all hooks. Its `go()` brings the message on its way. */
-  passage (handler: MessageHandler, delivery: Delivery, raw: Buffer, isTimed = false): Passage {
+  #passage (
+    handler: MessageHandler, delivery: Delivery, manualAck: ManualAck | undefined, attempt: number
+  ): Passage {
     const { match, incoming } = delivery
-    const { lifecycle } = match.route
-    const message = new ReceivedMessage(incoming, match.route, ownParams(match, incoming), raw)
-    return new Passage(this.#port, delivery, message, handler, isTimed || lifecycle.of('onSettled').length > 0)
-  }
-
-  async #settle (result: PromiseLike<unknown>, route: Route, message: ReceivedMessage): Promise<void> {
-    try {
-      await result
-    } catch (error) {
-      this.#failures.tell(route, error, message)
-    }
+    const message = new ReceivedMessage(incoming, match.route, ownParams(match, incoming), manualAck)
+    return new Passage(this.#port, delivery, message, handler, manualAck, attempt)
   }
 
   /** @throws what makes the message no message for this topic */
   #accept ({ route, issue }: Match, message: ReceivedMessage, incoming: Incoming): void {
     if (issue !== undefined) throw invalid(errors.FST_MQTT_PARAMS_INVALID, route.pattern, issue)
-    message.payload = this.#payloadOf(route, message.raw, incoming)
+    message.payload = this.#payloadOf(route, message, incoming)
   }
 
-  #payloadOf (route: Route, raw: Buffer, { properties }: Incoming): unknown {
+  #payloadOf (route: Route, message: ReceivedMessage, { properties }: Incoming): unknown {
     const { maxPayload, codecs } = this.#settings
-    if (raw.length > maxPayload) throw new errors.FST_MQTT_PAYLOAD_TOO_LARGE(raw.length, maxPayload)
-    if (route.payload === undefined) return raw
+    const { bytes } = message
+    if (bytes.length > maxPayload) throw new errors.FST_MQTT_PAYLOAD_TOO_LARGE(bytes.length, maxPayload)
+    if (route.payload === undefined) return message.raw
     const contentType = properties !== undefined && 'contentType' in properties
       ? String(properties.contentType)
       : undefined
     const codec = codecs.forContentType(contentType) ?? route.payload.codec
-    const payload = raw.length === 0 ? undefined : decodeWith(codec, raw)
+    // A codec that may keep the bytes gets some of its own.
+    const payload = bytes.length === 0
+      ? undefined
+      : decodeWith(codec, codecs.isCopying(codec) ? bytes : message.raw)
     const issue = route.payload.check(payload)
     if (issue !== undefined) throw invalid(errors.FST_MQTT_PAYLOAD_INVALID, route.pattern, issue)
     return payload

@@ -3,24 +3,52 @@ import { isIPv6 } from 'node:net'
 import { createSecureContext } from 'node:tls'
 import { TypeCompiler, ValueErrorType, type ValueError } from '@sinclair/typebox/compiler'
 import type { ClientOptions, MultimqttOptions, TlsOptions, ValidatorCompiler } from '../../types/options.ts'
-import type { Codec } from '../../types/topic.ts'
+import type { Codec, MessageOrder } from '../../types/topic.ts'
 import { describeError, errors } from '../errors.ts'
-import { maxFieldBytes, textProblem } from '../guard.ts'
+import { textProblem } from '../guard.ts'
 import { withConverters, type Converters } from '../topic/converters.ts'
 import { parsePrefix } from '../topic/prefix.ts'
 import { defined, describe, isRecord, kindOf } from '../values.ts'
+import { Credentials, loginProblem } from './credentials.ts'
+import { dynsecOf, type DynsecSettings } from './dynsec-options.ts'
+import { resolveProcesses, type ProcessSettings } from './processes.ts'
 import { OptionsSchema } from './schema.ts'
+import { reconnectOf, sessionExpiryOf, type ReconnectSettings } from './session-options.ts'
 import { parseBrokerUrl, redactUrl, type BrokerUrl } from './url.ts'
+import { presenceOf, willOf, type Presence, type Will } from './will.ts'
 
 /** The options, checked and complete. */
 export interface Settings {
   readonly address: Address
   readonly credentials: Credentials
+  /** Undefined also where a function gives it. */
+  readonly username: string | undefined
   readonly prefix: string
   readonly namespace: string | undefined
   readonly clientId: string
+  /** False for a random one. */
+  readonly hasClientId: boolean
   readonly protocolVersion: 'auto' | 4 | 5
   readonly keepaliveSeconds: number
+  readonly sessionExpirySeconds: number
+  readonly will: Will | undefined
+  readonly presence: Presence | undefined
+  readonly processes: ProcessSettings
+  readonly dynsec: DynsecSettings<Settings> | undefined
+  readonly reconnect: ReconnectSettings
+  readonly concurrency: number
+  readonly order: MessageOrder
+  readonly inbox: {
+    readonly maxMessages: number
+    readonly maxBytes: number
+    readonly maxUnacked: number
+    readonly overflow: 'drop-oldest' | 'drop-newest'
+  }
+  readonly outbox: {
+    readonly maxMessages: number
+    readonly maxBytes: number
+    readonly overflow: 'reject' | 'drop-oldest' | 'drop-newest'
+  }
   readonly tls: TlsOptions
   readonly start: 'wait' | 'background' | 'manual'
   readonly connectTimeoutMs: number
@@ -45,25 +73,6 @@ export interface Address {
   readonly text: string
 }
 
-/** User and password, which neither util.inspect nor JSON.stringify shows. */
-export class Credentials {
-  readonly #username: string | undefined
-  readonly #password: string | undefined
-
-  constructor (username: string | undefined, password: string | undefined) {
-    this.#username = username
-    this.#password = password
-  }
-
-  get username (): string | undefined {
-    return this.#username
-  }
-
-  get password (): string | undefined {
-    return this.#password
-  }
-}
-
 /** What the Fastify instance says about itself. */
 export interface HostLimits {
   /** Milliseconds that Fastify waits for a plugin and a hook; 0 for ever. */
@@ -80,14 +89,36 @@ export function resolveOptions (given: unknown, host: HostLimits): Settings {
   const options = checkShape(given)
   const url = options.url === undefined ? undefined : urlOf(options.url)
   const protocol = protocolOf(options, url)
+  const prefix = prefixOf(options, url, protocol)
   return {
     address: addressOf(options, url, protocol),
     credentials: credentialsOf(options, url),
-    prefix: prefixOf(options, url, protocol),
+    username: options.username ?? url?.username,
+    prefix,
     namespace: options.namespace,
     clientId: clientIdOf(options),
+    hasClientId: options.clientId !== undefined,
     protocolVersion: options.protocolVersion ?? 'auto',
     keepaliveSeconds: options.keepalive ?? 60,
+    sessionExpirySeconds: sessionExpiryOf(options, invalid),
+    will: willOf(options, prefix, invalid),
+    presence: presenceOf(options, prefix, invalid),
+    processes: resolveProcesses(options.processes),
+    dynsec: dynsecOf(options, (administrator) => resolveOptions(administrator, host)),
+    reconnect: reconnectOf(options, invalid),
+    concurrency: options.concurrency ?? 20,
+    order: options.order ?? 'topic',
+    inbox: {
+      maxMessages: options.inbox?.maxMessages ?? 10_000,
+      maxBytes: options.inbox?.maxBytes ?? 16 * 1024 ** 2,
+      maxUnacked: options.inbox?.maxUnacked ?? 1_000,
+      overflow: options.inbox?.overflow ?? 'drop-oldest'
+    },
+    outbox: {
+      maxMessages: options.outbox?.maxMessages ?? 10_000,
+      maxBytes: options.outbox?.maxBytes ?? 16 * 1024 ** 2,
+      overflow: options.outbox?.overflow ?? 'reject'
+    },
     tls: tlsOf(options, protocol),
     start: options.start ?? 'wait',
     connectTimeoutMs: connectTimeoutOf(options, host),
@@ -117,10 +148,15 @@ function checkShape (given: unknown): MultimqttOptions {
 }
 
 /**
- * Of what may be undefined TypeBox says only that it is a union: what the one other choice wants, and where.
+ * Of what may be undefined, or something else, TypeBox says only that it is a union: what the one choice
+ * that was meant wants, and where.
  */
 function innermost (error: ValueError): ValueError {
-  const inner = choicesOf(error.schema).length === 1 ? error.errors[0]?.First() : undefined
+  const choices = choicesOf(error.schema)
+  const objects = choices.filter((choice) => choice['type'] === 'object')
+  const [only, ...others] = choices.length > 1 && isRecord(error.value) ? objects : choices
+  if (only === undefined || others.length > 0) return error
+  const inner = error.errors[choices.indexOf(only)]?.First()
   return inner === undefined ? error : innermost(inner)
 }
 
@@ -200,13 +236,13 @@ function addressOf (
 function credentialsOf (options: MultimqttOptions, url: BrokerUrl | undefined): Credentials {
   const username = options.username ?? url?.username
   const password = options.password ?? url?.password
-  if (password !== undefined && username === undefined) throw invalid('password', 'it needs a username')
-  const usernameProblem = username === undefined ? undefined : textProblem(username)
-  if (usernameProblem !== undefined) throw invalid('username', usernameProblem)
-  if (password !== undefined && Buffer.byteLength(password) > maxFieldBytes) {
-    throw invalid('password', `it has more than ${maxFieldBytes} bytes`)
+  if (options.credentials !== undefined) {
+    if (username === undefined && password === undefined) return new Credentials(options.credentials)
+    throw invalid('credentials', 'it takes the place of username and password: give either')
   }
-  return new Credentials(username, password)
+  const problem = loginProblem(username, password)
+  if (problem !== undefined) throw invalid(problem.key, problem.problem)
+  return new Credentials(() => ({ username, password }))
 }
 
 function prefixOf (

@@ -34,6 +34,11 @@ export class Codecs {
     return this.#byContentType.get(bare(contentType))
   }
 
+  /** Whether a codec gives values that have nothing of the bytes in them. */
+  isCopying (codec: Codec): boolean {
+    return codec === this.json || codec === textCodec
+  }
+
   #add (name: string, codec: Codec): void {
     this.#byName.set(name, codec)
     this.#byContentType.set(bare(codec.contentType), codec)

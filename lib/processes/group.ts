@@ -63,6 +63,15 @@ export function joinGroup (settings: GroupSettings, hooks: GroupHooks): Group {
   return new Group(directory, settings, hooks)
 }
 
+/**
+ * The client identifier of a group, the same whoever is the owner, another one on each machine.
+ *
+ * @throws `FST_MQTT_GROUP_DIRECTORY`
+ */
+export function groupClientId (meeting: Meeting): string {
+  return clientIdOf(meeting.group, directoryOf(meeting))
+}
+
 /** This process in its group; see `joinGroup`. */
 export class Group {
   /** The client identifier of the presence: the same whoever is the owner, another one on each machine. */

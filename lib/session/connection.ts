@@ -1,10 +1,26 @@
-import { isIPv6 } from 'node:net'
-import { createSecureContext } from 'node:tls'
-import { connect, ReasonCodes, type IClientOptions, type MqttClient } from 'mqtt'
-import type { PublishProperties, QoS } from '../../types/message.ts'
+import { MqttClient } from 'mqtt'
 import type { ClientOptions, TlsOptions } from '../../types/options.ts'
 import { errors } from '../errors.ts'
 import { defined } from '../values.ts'
+import { LowIds } from '../wire/ids.ts'
+import { dial, type Target } from '../wire/transport.ts'
+import { Wire, type WireEvents } from '../wire/wire.ts'
+import { BackOff, type BackOffSettings } from './back-off.ts'
+import { clientOptions, secureTarget, subscribeOptions, type ConnectWill } from './client-options.ts'
+import {
+  noLimits,
+  type AckType, type BrokerLimits, type Link, type LinkEvents, type OutgoingPublish, type SubscribeOptions
+} from './link.ts'
+import { sentProperties } from './publish.ts'
+import { showMessage } from './raw-client.ts'
+import { asConnectionError, connackRefusal, disconnection, isReset, refusalClass } from './refusals.ts'
+import { reasonCodeOf } from './reason-codes.ts'
+
+/** User and password of one CONNECT. */
+export interface ConnectCredentials {
+  readonly username: string | undefined
+  readonly password: string | undefined
+}
 
 /** What a connection is made from. */
 export interface ConnectionSettings {
@@ -15,92 +31,41 @@ export interface ConnectionSettings {
     readonly path: string
     readonly text: string
   }
-  readonly credentials: { readonly username: string | undefined, readonly password: string | undefined }
+  /** Asked before every attempt. */
+  readonly credentials: () => ConnectCredentials | Promise<ConnectCredentials>
   readonly clientId: string
+  /** Seconds that the broker keeps the session after the connection; 0 for a session that ends with it. */
+  readonly sessionExpirySeconds: number
+  readonly will: ConnectWill | undefined
   readonly protocolVersion: 'auto' | 4 | 5
   readonly keepaliveSeconds: number
   readonly connectTimeoutMs: number
+  readonly reconnect: BackOffSettings
+  /** Bytes of the largest packet that is taken in. */
+  readonly maxPacketBytes: number
   readonly tls: TlsOptions
   readonly client: ClientOptions
 }
 
-/** What a connection tells whoever holds it. */
-export interface ConnectionEvents {
-  /** Connected: CONNACK came. */
-  onUp (): void
-  /** An attempt failed, or the connection ended. */
-  onDown (cause: Error, wasUp: boolean): void
-  onMessage (packet: ReceivedPacket): void
-}
-
-/** A PUBLISH that came in. */
-export interface ReceivedPacket {
-  readonly topic: string
-  readonly payload: Buffer
-  readonly qos: QoS
-  readonly retain: boolean
-  readonly dup: boolean
-  readonly properties?: object | undefined
-}
-
-/** A PUBLISH to be sent, checked by the guard. */
-export interface OutgoingPublish {
-  readonly topic: string
-  readonly payload: Buffer
-  readonly qos: QoS
-  readonly retain: boolean
-  readonly properties: PublishProperties | undefined
-}
-
-/** How a filter is subscribed. */
-export interface SubscribeOptions {
-  readonly qos: QoS
-  readonly noLocal: boolean
-  readonly retainAsPublished: boolean
-  readonly retainHandling: 0 | 1 | 2
-}
-
-/** What the broker said about itself in CONNACK; all is allowed where it said nothing. */
-export interface BrokerLimits {
-  readonly maximumQoS: QoS
-  readonly retainAvailable: boolean
-  readonly maximumPacketSize: number
-  /** How many messages with QoS 1 and 2 may wait for their acknowledgement. */
-  readonly receiveMaximum: number
-}
-
-/** Milliseconds between attempts. */
-const retryDelayMs = 1_000
-/** The other version is tried without a wait. MQTT.js takes 0 for never. */
-const atOnceMs = 1
-
-/** What the engine needs of a connection: MQTT.js's, or one within the process for tests. */
-export interface BrokerLink {
-  readonly client: MqttClient | undefined
-  readonly isUp: boolean
-  readonly everUp: boolean
-  readonly isOpen: boolean
-  readonly attempts: number
-  readonly lastError: Error | undefined
-  readonly version: 4 | 5
-  readonly nextVersion: 4 | 5
-  readonly limits: BrokerLimits
-  open (): void
-  send (publish: OutgoingPublish, settle: (error?: Error) => void): number | undefined
-  forget (packetId: number): void
-  subscribe (filters: readonly string[], options: SubscribeOptions): Promise<readonly number[]>
-  unsubscribe (filters: readonly string[]): Promise<void>
-  close (timeoutMs: number): Promise<void>
-}
-
 /** The one connection to a broker: the only place that knows MQTT.js. */
-export class Connection implements BrokerLink {
+export class Connection implements Link {
   readonly #settings: ConnectionSettings
-  readonly #events: ConnectionEvents
+  readonly #events: LinkEvents
+  readonly #backOff: BackOff
+  readonly #secure: Target['tls']
   #client: MqttClient | undefined
+  #wire: Wire | undefined
+  /** The last one whose end was seen to. */
+  #endedWire: Wire | undefined
+  /** The packet identifier of what MQTT.js is sending. */
+  #sendingId: number | undefined
+  #timer: NodeJS.Timeout | undefined
+  #isOpen = false
   #isUp = false
   #everUp = false
   #attempts = 0
+  /** Counts attempts over all times that it was opened. */
+  #turn = 0
   #lastError: Error | undefined
   #attemptError: Error | undefined
   #version: 4 | 5
@@ -108,83 +73,54 @@ export class Connection implements BrokerLink {
   #limits: BrokerLimits = noLimits
   #closing: Promise<void> | undefined
 
-  constructor (settings: ConnectionSettings, events: ConnectionEvents) {
+  constructor (settings: ConnectionSettings, events: LinkEvents) {
     this.#settings = settings
     this.#events = events
+    this.#backOff = new BackOff(settings.reconnect)
+    this.#secure = secureTarget(settings.address.protocol, settings.tls)
     this.#version = this.#nextVersion = settings.protocolVersion === 4 ? 4 : 5
   }
 
   get client (): MqttClient | undefined { return this.#client }
   get isUp (): boolean { return this.#isUp }
   get everUp (): boolean { return this.#everUp }
-  get isOpen (): boolean { return this.#client !== undefined }
+  get isOpen (): boolean { return this.#isOpen }
   get attempts (): number { return this.#attempts }
   get lastError (): Error | undefined { return this.#lastError }
-  /** What is spoken, or tried. */
   get version (): 4 | 5 { return this.#version }
-  /** What the next attempt will speak. */
   get nextVersion (): 4 | 5 { return this.#nextVersion }
   get limits (): BrokerLimits { return this.#limits }
+  get rttMs (): number { return this.#wire?.rttMs ?? 0 }
+  get isWritable (): boolean { return this.#wire?.isWritable === true }
 
-  /** Starts to connect, and goes on until `close()`. */
   open (): void {
-    const client = connect(this.#clientOptions())
-    this.#client = client
-    this.#attempts = 1
+    if (this.#isOpen) return
+    this.#isOpen = true
+    this.#closing = undefined
+    this.#attempts = 0
     this.#lastError = undefined
-    this.#attemptError = undefined
-    client.on('connect', (connack) => this.#up(client, connack))
-    client.on('message', (_topic, _payload, packet) => this.#events.onMessage(packet as ReceivedPacket))
-    client.on('error', (error) => {
-      this.#attemptError = error
-      // MQTT.js sets its timer right after this event, and before 'close', if CONNACK was a refusal.
-      if (isVersionRefusal(error)) this.#planOtherVersion(client)
-    })
-    client.on('disconnect', ({ reasonCode = 0 }) => {
-      const reason = ReasonCodes[reasonCode as keyof typeof ReasonCodes]
-      this.#attemptError = new errors.FST_MQTT_CONNECTION(
-        `the broker ended the connection: ${reason} (0x${reasonCode.toString(16)})`)
-    })
-    client.on('reconnect', () => {
-      this.#attempts++
-      this.#version = client.options.protocolVersion = this.#nextVersion
-      client.options.reconnectPeriod = retryDelayMs
-    })
-    // Before MQTT.js's own listener, which sets the timer for the next attempt.
-    client.prependListener('close', () => this.#down(client))
+    void this.#attempt()
   }
 
-  /**
-   * Sends a PUBLISH. `settle` is called when it is acknowledged, or with QoS 0 written, or has failed;
-   * perhaps never, if the connection is lost.
-   *
-   * @returns the packet identifier, undefined with QoS 0
-   */
-  send (publish: OutgoingPublish, settle: (error?: Error) => void): number | undefined {
-    const { topic, payload, qos, retain, properties } = publish
-    const options = properties === undefined
-      ? { qos, retain }
-      : { qos, retain, properties: encodable(properties) }
-    this.#client?.publish(topic, payload, options, (error) => settle(error ?? undefined))
-    return qos === 0 ? undefined : this.#client?.getLastMessageId()
+  sendPublish (publish: OutgoingPublish, packetId: number, isDup: boolean): number {
+    const { topic, payload, qos, retain, properties, contentType } = publish
+    const toEncode = contentType === undefined && (this.#version === 5 || properties === undefined)
+      ? publish
+      : { topic, payload, qos, retain, properties: sentProperties(publish, this.#version) }
+    return this.#openWire().publish(toEncode, packetId, isDup)
   }
 
-  /** Takes a PUBLISH back that will not be acknowledged: MQTT.js would send it again after a reconnect. */
-  forget (packetId: number): void {
-    this.#client?.removeOutgoingMessage(packetId)
+  sendAck (type: AckType, packetId: number, reasonCode: number): void {
+    this.#openWire().ack(type, packetId, reasonCode)
   }
 
-  /**
-   * Subscribes filters with the same options.
-   *
-   * @returns the reason code of each
-   */
-  async subscribe (filters: readonly string[], options: SubscribeOptions): Promise<readonly number[]> {
+  async subscribe (
+    filters: readonly string[], options: SubscribeOptions, subscriptionIdentifier?: number
+  ): Promise<readonly number[]> {
     const client = this.#connectedClient()
-    const { qos, noLocal: nl, retainAsPublished: rap, retainHandling: rh } = options
-    const wire = this.#version === 5 ? { qos, nl, rap, rh } : { qos }
+    const wireOptions = subscribeOptions(options, subscriptionIdentifier, this.#version)
     return await new Promise((resolve, reject) => {
-      client.subscribe([...filters], wire, (error, _granted, packet) => {
+      client.subscribe([...filters], wireOptions, (error, _granted, packet) => {
         // One refusal makes the whole batch an error; the packet has the answer for each filter.
         const codes = (packet as { granted?: number[] } | undefined)?.granted
         if (codes?.length === filters.length) resolve(codes)
@@ -197,28 +133,194 @@ export class Connection implements BrokerLink {
     await this.#connectedClient().unsubscribeAsync([...filters])
   }
 
-  /** Ends the connection, in every state and within the time; what is still in flight is not waited for. */
-  async close (timeoutMs: number): Promise<void> {
-    const client = this.#client
-    if (client !== undefined) this.#closing = this.#end(client, timeoutMs)
-    await this.#closing
+  pause (): void {
+    this.#wire?.pauseReading()
   }
 
-  async #end (client: MqttClient, timeoutMs: number): Promise<void> {
-    this.#client = undefined
+  resume (): void {
+    this.#wire?.resumeReading()
+  }
+
+  renew (cause: Error): void {
+    this.#wire?.destroy(cause)
+  }
+
+  async close (timeoutMs: number): Promise<void> {
+    await (this.#closing ??= this.#end(timeoutMs))
+  }
+
+  /**
+   * DISCONNECT is ours, so that there is no will; then MQTT.js's end with force, which is at once in every
+   * state.
+   */
+  async #end (timeoutMs: number): Promise<void> {
+    const wasUp = this.#isUp
+    this.#isOpen = this.#isUp = false
+    clearTimeout(this.#timer)
+    const client = this.#client
+    const wire = this.#wire
+    this.#client = this.#wire = undefined
+    if (wasUp) await wire?.goodbye(timeoutMs)
+    wire?.destroy()
+    if (client?.stream !== undefined) client.end(true)
+  }
+
+  async #attempt (): Promise<void> {
+    const turn = ++this.#turn
+    this.#attempts++
+    this.#version = this.#nextVersion
+    this.#attemptError = undefined
+    let credentials: ConnectCredentials
+    try {
+      credentials = await this.#askCredentials()
+    } catch (error) {
+      this.#attemptError = new errors.FST_MQTT_CREDENTIALS({ cause: error })
+      if (this.#isOpen && turn === this.#turn) this.#down()
+      return
+    }
+    // It was closed meanwhile, or even opened again.
+    if (!this.#isOpen || turn !== this.#turn) return
+    const client = (this.#client ??= this.#createClient())
+    client.options.protocolVersion = this.#version
+    if (credentials.username === undefined) delete client.options.username
+    else client.options.username = credentials.username
+    // Behind a getter that is not enumerable, so that a client or its options can be logged.
+    Object.defineProperty(client.options, 'password', {
+      get: () => credentials.password, enumerable: false, configurable: true
+    })
+    client.connect()
+  }
+
+  /** One that never answers must not be the end of all attempts. */
+  async #askCredentials (): Promise<ConnectCredentials> {
+    const { credentials, connectTimeoutMs } = this.#settings
+    let timer: NodeJS.Timeout | undefined
+    const deadline = new Promise<never>((_resolve, reject) => {
+      const error = new Error(`no answer within ${connectTimeoutMs} ms`)
+      timer = this.#timer = setTimeout(() => reject(error), connectTimeoutMs)
+    })
+    try {
+      return await Promise.race([credentials(), deadline])
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+
+  #createClient (): MqttClient {
+    const client = new MqttClient((self) => this.#buildWire(self), {
+      ...clientOptions(this.#settings), messageIdProvider: new LowIds(), manualConnect: true
+    })
+    client.on('error', (error) => {
+      // Others are about what the raw client was told to do.
+      const isEnd = client === this.#client && this.#wire?.destroyed === true
+      if (isEnd) this.#attemptError ??= asConnectionError(error)
+    })
+    client.on('connect', () => { if (client === this.#client && this.#isUp) this.#events.onReady() })
+    client.on('close', () => { if (client === this.#client) this.#onClose() })
+    client.on('packetsend', ({ messageId }) => { this.#sendingId = messageId })
+    return client
+  }
+
+  /** Not for a wire that another has replaced. */
+  #onClose (): void {
+    if (this.#wire?.closed !== true || this.#wire === this.#endedWire) return
+    this.#endedWire = this.#wire
+    this.#down()
+  }
+
+  /** MQTT.js asks for it: told by us to connect, or by somebody who has the raw client. */
+  #buildWire (client: MqttClient): Wire {
+    if (client === this.#client) this.#abandon()
+    const { address, client: { wsOptions = {} }, maxPacketBytes } = this.#settings
+    const target = { ...address, tls: this.#secure, wsOptions } as Target
+    const isClosed = client !== this.#client
+    const socket = isClosed ? Promise.reject(new errors.FST_MQTT_CLOSED(address.text)) : dial(target)
+    const wire: Wire = new Wire(socket, { version: this.#version, maxBytes: maxPacketBytes },
+      this.#wireEvents(client, () => wire === this.#wire))
+    if (!isClosed) this.#wire = wire
+    return wire
+  }
+
+  /** Another attempt takes the place of what there is. */
+  #abandon (): void {
+    clearTimeout(this.#timer)
+    this.#wire?.destroy()
+    if (!this.#isUp) return
+    this.#isUp = false
+    this.#lastError = new errors.FST_MQTT_CONNECTION('the raw client was told to connect again')
+    this.#events.onDown(this.#lastError, true)
+  }
+
+  #wireEvents (client: MqttClient, isCurrent: () => boolean): WireEvents {
+    const events = this.#events
+    return {
+      onConnack: (connack) => {
+        // Some say that a session is there which they were told to end.
+        const isKept = this.#settings.sessionExpirySeconds > 0 && connack.sessionPresent
+        if (isCurrent()) this.#up(isKept, connack.properties)
+      },
+      onRefusal: (packet) => {
+        if (!isCurrent()) return
+        const reasonString = packet.properties?.reasonString
+        this.#attemptError = packet.cmd === 'connack'
+          ? connackRefusal(packet.reasonCode ?? packet.returnCode ?? 0x80, reasonString)
+          : disconnection(packet.reasonCode ?? 0, reasonString)
+      },
+      onPublish: (frame) => {
+        if (!isCurrent()) return
+        events.onMessage(frame)
+        // Later, so that what a listener throws does not end the connection.
+        if (client.listenerCount('message') > 0) process.nextTick(showMessage, client, frame)
+      },
+      onAck: (type, packetId, reasonCode) => { if (isCurrent()) events.onAck(type, packetId, reasonCode) },
+      onWritten: (sequence) => { if (isCurrent()) events.onWritten(sequence) },
+      onDrain: () => { if (isCurrent()) events.onDrain() },
+      onForeignPublish: (send) => events.onForeignPublish(send),
+      onForeignDone: () => events.onForeignDone(),
+      // Or MQTT.js would send it again on each connection, and end each.
+      onUnsendable: () => { if (this.#sendingId !== undefined) client.removeOutgoingMessage(this.#sendingId) }
+    }
+  }
+
+  /** With CONNACK, before MQTT.js knows: what waits is on its way in the same turn. */
+  #up (isSessionPresent: boolean, properties: object | undefined): void {
+    this.#isUp = true
+    this.#everUp = true
+    this.#attemptError = undefined
+    this.#limits = { ...noLimits, ...defined(properties ?? {}) }
+    this.#backOff.onUp()
+    this.#events.onUp(isSessionPresent)
+  }
+
+  #down (): void {
     const wasUp = this.#isUp
     this.#isUp = false
-    // With force there is no DISCONNECT, so that the broker would publish the will; without it a client that
-    // is not connected, or waits for an acknowledgement, may never end [reference: MQTT.js#1033, #952].
-    for (const packetId of Object.keys(client.outgoing)) client.removeOutgoingMessage(Number(packetId))
-    await new Promise<void>((resolve) => {
-      const guard = setTimeout(resolve, timeoutMs)
-      client.end(!wasUp, () => {
-        clearTimeout(guard)
-        resolve()
-      })
-    })
-    client.stream?.destroy()
+    if (!this.#isOpen) return
+    const error = this.#attemptError
+    const cause = error ?? new errors.FST_MQTT_CONNECTION(
+      wasUp ? 'the connection was closed' : 'the broker closed the connection before it answered')
+    this.#lastError = cause
+    const isOtherVersion = !wasUp && this.#planVersion(error)
+    const turn = this.#turn
+    const isSoon = this.#events.onDown(cause, wasUp)
+    if (!this.#isOpen || turn !== this.#turn) return
+    const isSlow = this.#everUp && refusalClass(cause) !== 'transient'
+    const delayMs = isOtherVersion ? 0 : this.#backOff.next(isSoon ? 'soon' : isSlow ? 'slow' : 'usual')
+    this.#timer = setTimeout(() => { void this.#attempt() }, delayMs)
+  }
+
+  /**
+   * With `auto`: after a refusal of 5 one attempt with 4, at once; after its failure 5 again; never once one
+   * was accepted.
+   *
+   * @returns whether the next attempt is with 4
+   */
+  #planVersion (error: Error | undefined): boolean {
+    if (this.#settings.protocolVersion !== 'auto' || this.#everUp) return false
+    // What a broker left unread makes its close a reset.
+    const isRefused = error === undefined || isReset(error) || reasonCodeOf(error) === 0x84
+    this.#nextVersion = this.#version === 5 && isRefused ? 4 : 5
+    return this.#nextVersion === 4
   }
 
   #connectedClient (): MqttClient {
@@ -226,99 +328,8 @@ export class Connection implements BrokerLink {
     throw new errors.FST_MQTT_OFFLINE(this.#settings.address.text)
   }
 
-  #clientOptions (): IClientOptions {
-    const { address, credentials, clientId, keepaliveSeconds, connectTimeoutMs, tls, client } = this.#settings
-    const options: IClientOptions = {
-      log: () => {},
-      ...client,
-      ...secureOptions(tls),
-      // A memory broker is never reached by MQTT.js.
-      protocol: address.protocol as Exclude<typeof address.protocol, 'memory'>,
-      // In the URL of a WebSocket an IPv6 address needs its brackets.
-      host: address.path !== '' && isIPv6(address.host) ? `[${address.host}]` : address.host,
-      port: address.port,
-      path: address.path,
-      clientId,
-      protocolVersion: this.#version,
-      keepalive: keepaliveSeconds,
-      connectTimeout: connectTimeoutMs,
-      clean: true,
-      reconnectPeriod: retryDelayMs,
-      reconnectOnConnackError: true,
-      // Its own list forgets every filter of a batch in which one was refused: session/subscriptions.ts.
-      resubscribe: false,
-      queueQoSZero: false
-    }
-    // MQTT.js hands on only some TLS options to a WebSocket, and writes into the object it is given.
-    if (address.protocol === 'wss') options.wsOptions = { ...client.wsOptions, ...secureOptions(tls) }
-    if (credentials.username !== undefined) options.username = credentials.username
-    // Behind a getter that is not enumerable, so that a client or its options can be logged.
-    Object.defineProperty(options, 'password', { get: () => credentials.password, enumerable: false })
-    return options
-  }
-
-  #up (client: MqttClient, connack: { properties?: object | undefined }): void {
-    if (client !== this.#client) return
-    this.#isUp = true
-    this.#everUp = true
-    this.#attemptError = undefined
-    this.#limits = { ...noLimits, ...defined(connack.properties ?? {}) }
-    this.#events.onUp()
-  }
-
-  #down (client: MqttClient): void {
-    const error = this.#attemptError
-    this.#attemptError = undefined
-    if (client !== this.#client) return
-    const wasUp = this.#isUp
-    this.#isUp = false
-    // What a broker left unread makes its close a reset.
-    const isClose = error === undefined || isReset(error)
-    if (!wasUp && (isClose || this.#version === 4)) this.#planOtherVersion(client)
-    const cause = error ?? new errors.FST_MQTT_CONNECTION(
-      wasUp ? 'the connection was closed' : 'the broker closed the connection before it answered')
-    this.#lastError = cause
-    this.#events.onDown(cause, wasUp)
-  }
-
-  /**
-   * With `auto`: after a refusal of 5 one attempt with 4, after its failure 5 again; never once one was
-   * accepted.
-   */
-  #planOtherVersion (client: MqttClient): void {
-    if (this.#settings.protocolVersion !== 'auto' || this.#everUp) return
-    this.#nextVersion = this.#version === 5 ? 4 : 5
-    if (this.#nextVersion === 4) client.options.reconnectPeriod = atOnceMs
-  }
-}
-
-const noLimits: BrokerLimits = {
-  maximumQoS: 2, retainAvailable: true, maximumPacketSize: Infinity, receiveMaximum: 65_535
-}
-
-/** CONNACK "unacceptable protocol version", of 3.1.1 and of 5. */
-function isVersionRefusal (error: Error): boolean {
-  return 'code' in error && (error.code === 1 || error.code === 0x84)
-}
-
-function isReset (error: Error): boolean {
-  return 'code' in error && (error.code === 'ECONNRESET' || error.code === 'EPIPE')
-}
-
-/** TLS without keys and passphrases, which stay in the context, where no log can find them. */
-function secureOptions ({ servername, rejectUnauthorized, ...tls }: TlsOptions): IClientOptions {
-  const certificates = defined(tls)
-  const secureContext = Object.keys(certificates).length === 0 ? undefined : createSecureContext(certificates)
-  return defined({ servername, rejectUnauthorized, secureContext }) as IClientOptions
-}
-
-/** The properties in the form of mqtt-packet: an empty `userProperties` would make its publish hang. */
-function encodable (properties: PublishProperties): NonNullable<Parameters<MqttClient['publish']>[2]>['properties'] {
-  const { userProperties, correlationData, ...others } = properties
-  const hasUserProperties = userProperties !== undefined && Object.keys(userProperties).length > 0
-  return {
-    ...defined(others),
-    ...(correlationData === undefined ? {} : { correlationData: Buffer.from(correlationData) }),
-    ...(hasUserProperties ? { userProperties: userProperties as Record<string, string | string[]> } : {})
+  #openWire (): Wire {
+    if (this.#wire !== undefined && this.#isUp) return this.#wire
+    throw new errors.FST_MQTT_OFFLINE(this.#settings.address.text)
   }
 }

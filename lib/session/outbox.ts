@@ -1,72 +1,166 @@
 import { describeError, errors } from '../errors.ts'
-import type { OutgoingPublish } from './connection.ts'
+import { Allowance, type AllowanceSettings } from './allowance.ts'
+import { Deadlines, type Timed } from './deadlines.ts'
+import { InFlight } from './in-flight.ts'
+import { aborted, Job, JobQueue, type JobHost, type Patience } from './job.ts'
+import type { AckType, BrokerLimits, OutgoingPublish } from './link.ts'
+import { assertBrokerAccepts } from './publish.ts'
+import { isBlame, isRefusal, reasonText } from './reason-codes.ts'
+import { Suspicion } from './suspicion.ts'
+import { Unwritten } from './unwritten.ts'
 
 /** What the outbox needs from whoever holds the connection. */
 export interface PublishPort {
   readonly isUp: boolean
-  readonly limits: { readonly receiveMaximum: number }
-  send (publish: OutgoingPublish, settle: (error?: Error) => void): number | undefined
-  forget (packetId: number): void
+  readonly isWritable: boolean
+  readonly version: 4 | 5
+  readonly limits: BrokerLimits
+  readonly rttMs: number
+  sendPublish (publish: OutgoingPublish, packetId: number, isDup: boolean): number
+  sendAck (type: AckType, packetId: number, reasonCode: number): void
 }
 
-/** When a publish is given up. */
-export interface Patience {
-  readonly timeoutMs: number
-  readonly signal: AbortSignal | undefined
-}
+const [puback, pubrec, pubrel, pubcomp] = [4, 5, 6, 7] as const
 
 /**
- * What waits for the broker. Every publish settles: by the acknowledgement, or by the first of a lost
- * connection, its timeout, its signal and the end.
+ * What waits for the broker. Every publish settles: by the acknowledgement, or by the first of its timeout,
+ * its signal and the end. QoS 1 and 2 outlive the connection; in order, as many at once as the broker takes.
  */
-export class Outbox {
+export class Outbox implements JobHost {
   readonly #port: PublishPort
   readonly #broker: string
-  readonly #waiting = new Set<Departure>()
+  readonly #allowance: Allowance
+  /** QoS 1 and 2, not sent yet. */
+  readonly #queue = new JobQueue()
+  /** QoS 0 that the socket does not take, or that has to wait for a trial. */
+  readonly #zeros = new JobQueue()
+  readonly #inFlight = new InFlight()
+  readonly #deadlines = new Deadlines<Timed>()
+  readonly #unwritten = new Unwritten(this.#deadlines)
+  readonly #suspicion = new Suspicion(() => this.#pump())
+  readonly #foreign: (() => void)[] = []
   readonly #idle: (() => void)[] = []
-  /** What the broker's receive maximum holds back, in order. */
-  readonly #queue: Departure[] = []
-  #inFlight = 0
+  #foreignInFlight = 0
+  #live = 0
+  #connection = 0
+  /** All that has not settled. */
+  #pending = 0
+  #isUp = false
   #isClosed = false
 
-  constructor (port: PublishPort, broker: string) {
+  constructor (port: PublishPort, settings: AllowanceSettings) {
     this.#port = port
-    this.#broker = broker
+    this.#broker = settings.broker
+    this.#allowance = new Allowance(settings)
+  }
+
+  /** How many wait, what they take, and how many gave way to others. */
+  get counters (): { messages: number, bytes: number, dropped: number } {
+    return this.#allowance.counters
+  }
+
+  /** True while anything is sent and not answered. */
+  get isAwaitingAcks (): boolean {
+    return this.#live > 0 || this.#foreignInFlight > 0
   }
 
   /**
-   * Rejects with `FST_MQTT_OFFLINE`, `FST_MQTT_DELIVERY_UNKNOWN`, `FST_MQTT_PUBLISH_REFUSED`,
-   * `FST_MQTT_PUBLISH_TIMEOUT`, `FST_MQTT_ABORTED`, `FST_MQTT_CLOSED`.
+   * Rejects with `FST_MQTT_OFFLINE` (QoS 0), `FST_MQTT_OUTBOX_FULL`, `FST_MQTT_DELIVERY_UNKNOWN`,
+   * `FST_MQTT_PUBLISH_REFUSED`, `FST_MQTT_BROKER_LIMIT`, `FST_MQTT_NEEDS_MQTT5`, `FST_MQTT_PUBLISH_TIMEOUT`,
+   * `FST_MQTT_ABORTED`, `FST_MQTT_CLOSED`.
    */
-  async publish (publish: OutgoingPublish, patience: Patience): Promise<void> {
-    if (this.#isClosed) throw new errors.FST_MQTT_CLOSED(this.#broker)
-    if (patience.signal?.aborted === true) throw aborted(patience.signal)
-    if (!this.#port.isUp) throw new errors.FST_MQTT_OFFLINE(this.#broker)
-    await new Promise<void>((resolve, reject) => {
-      const departure = new Departure(publish, resolve, reject, () => this.#left(departure))
-      this.#waiting.add(departure)
-      if (publish.qos === 0) {
-        this.#depart(departure)
-      } else {
-        this.#queue.push(departure)
-        this.#send()
-      }
-      // With QoS 0 it is mostly settled by now.
-      if (!departure.isSettled) departure.watch(patience, () => this.#forget(departure))
+  publish (publish: OutgoingPublish, { timeoutMs, signal }: Patience): Promise<void> {
+    if (this.#isClosed) return Promise.reject(new errors.FST_MQTT_CLOSED(this.#broker))
+    if (signal?.aborted === true) return Promise.reject(aborted(signal))
+    return new Promise((resolve, reject) => {
+      const job = new Job(publish, timeoutMs, this, resolve, reject)
+      this.#pending++
+      // What is accepted while offline is checked when it is sent.
+      if (this.#port.isUp && !this.#isAccepted(job)) return
+      if (publish.qos === 0) this.#acceptZero(job, signal)
+      else this.#accept(job, signal)
     })
   }
 
-  /** The connection was lost: what it carried may or may not have arrived, and is not sent again. */
-  onDown (cause: Error): void {
-    for (const departure of this.#waiting) {
-      departure.settle(new errors.FST_MQTT_DELIVERY_UNKNOWN(this.#broker, { cause }))
-      this.#forget(departure)
+  /** For the raw client: sends when the broker has room for one more. */
+  foreign (send: () => void): void {
+    this.#foreign.push(send)
+    this.#pump()
+  }
+
+  onForeignDone (): void {
+    // MQTT.js has sent a PUBREL again, for a PUBLISH of the connection before.
+    if (this.#foreignInFlight > 0) this.#foreignInFlight--
+    this.#pump()
+  }
+
+  onUp (isSessionPresent: boolean): void {
+    this.#isUp = true
+    this.#connection++
+    this.#suspicion.onUp(this.#port.rttMs)
+    if (isSessionPresent) this.#inFlight.keepSession()
+    else this.#loseSession()
+    this.#pump()
+  }
+
+  /** @returns true if a new connection may come soon, because of what was sent on this one */
+  onDown (cause: Error): boolean {
+    if (this.#isUp) this.#lose(cause)
+    return this.#suspicion.limit < Infinity || this.#suspicion.quarantined.length > 0
+  }
+
+  #lose (cause: Error): void {
+    this.#isUp = false
+    const lost = this.#inFlight.jobs
+      .filter((job) => job.connection === this.#connection && !job.isSettled)
+    for (const job of lost) job.drops++
+    this.#live = 0
+    this.#foreignInFlight = 0
+    this.#foreign.length = 0
+    const convict = this.#suspicion.onDown(lost, isBlame(cause), this.#port.rttMs)
+    convict?.settle(new errors.FST_MQTT_PUBLISH_REFUSED(convict.publish.topic,
+      `it ends the connection, each time that it is sent (${cause.message})`, { cause }))
+    this.#unwritten.reject(() => new errors.FST_MQTT_DELIVERY_UNKNOWN(this.#broker, { cause }))
+    const offline = () => new errors.FST_MQTT_OFFLINE(this.#broker, { cause })
+    for (const job of this.#zeros.drain()) job.settle(offline())
+  }
+
+  onAck (type: AckType, packetId: number, reasonCode: number): void {
+    const job = this.#inFlight.get(packetId)
+    if (job === undefined) {
+      // Of another process that had this session: the broker waits for the end of the handshake.
+      if (type === pubrec && reasonCode < 0x80) this.#port.sendAck(pubrel, packetId, notFound)
+      return
     }
+    // It will be sent again, and answered once more.
+    if (job.connection !== this.#connection) return
+    const { qos } = job.publish
+    if (type === pubrec && qos === 2 && reasonCode < 0x80) {
+      job.state = 'released'
+      job.releasedOn = this.#connection
+      this.#port.sendAck(pubrel, packetId, 0)
+    } else if ((type === puback && qos === 1) || (type === pubrec && qos === 2)) {
+      this.#answered(job, isRefusal(reasonCode)
+        ? new errors.FST_MQTT_PUBLISH_REFUSED(job.publish.topic, reasonText(reasonCode))
+        : undefined)
+    } else if (type === pubcomp && job.state === 'released') {
+      // After a PUBREL that was sent again, only the PUBCOMP of the connection before was lost.
+      const isUnknown = reasonCode === notFound && job.releasedOn === this.#connection
+      this.#answered(job, isUnknown ? new errors.FST_MQTT_DELIVERY_UNKNOWN(this.#broker) : undefined)
+    }
+  }
+
+  onWritten (sequence: number): void {
+    this.#unwritten.settle(sequence)
+  }
+
+  onDrain (): void {
+    this.#pump()
   }
 
   /** Resolves when nothing waits, or after the time. */
   async flush (timeoutMs: number): Promise<void> {
-    if (this.#waiting.size === 0) return
+    if (this.#pending === 0) return
     await new Promise<void>((resolve) => {
       const timer = setTimeout(resolve, timeoutMs)
       this.#idle.push(() => {
@@ -76,102 +170,174 @@ export class Outbox {
     })
   }
 
+  /** Settles all that waits: another process has taken the session over. */
+  reset (error: Error): void {
+    this.#settleAll(() => error)
+    this.#inFlight.clear()
+  }
+
   /** Takes no more, and settles what still waits. */
   close (): void {
     this.#isClosed = true
-    for (const departure of this.#waiting) departure.settle(new errors.FST_MQTT_CLOSED(this.#broker))
+    this.#settleAll(() => new errors.FST_MQTT_CLOSED(this.#broker))
+    this.#suspicion.close()
+    this.#deadlines.clear()
   }
 
-  /** As many as the broker takes now; a 21st message would be refused by a Mosquitto as it comes. */
-  #send (): void {
-    while (this.#port.isUp && !this.#isClosed && this.#inFlight < this.#port.limits.receiveMaximum) {
-      const departure = this.#queue.shift()
-      if (departure === undefined) return
-      if (!departure.isSettled) this.#depart(departure)
+  #settleAll (closed: () => Error): void {
+    this.#unwritten.reject(closed)
+    const waiting = [...this.#zeros.drain(), ...this.#inFlight.jobs, ...this.#suspicion.quarantined,
+      ...this.#queue.drain()]
+    // They stay in flight: until the connection is gone, a PUBREC is still answered.
+    for (const job of waiting) job.settle(closed())
+  }
+
+  onSettled (job: Job): void {
+    if (job.isCounted) {
+      this.#allowance.release(job)
+      this.#deadlines.delete(job)
+      if (job.state === 'queued') (job.publish.qos === 0 ? this.#zeros : this.#queue).delete(job)
+    }
+    // Given up, it holds the others back no more.
+    if (this.#suspicion.onSettled(job)) queueMicrotask(() => this.#pump())
+    this.#pending--
+    if (this.#pending === 0) for (const resolve of this.#idle.splice(0)) resolve()
+  }
+
+  // QoS 0: straight to the socket while that takes it.
+  #acceptZero (job: Job, signal: AbortSignal | undefined): void {
+    if (!this.#port.isUp) {
+      job.settle(new errors.FST_MQTT_OFFLINE(this.#broker))
+    } else if (this.#port.isWritable && this.#zeros.first === undefined && !this.#suspicion.isAlone) {
+      if (signal !== undefined) job.listen(signal)
+      this.#write(job)
+    } else if (this.#admit(job, signal)) {
+      this.#zeros.push(job)
     }
   }
 
-  #depart (departure: Departure): void {
-    const { publish } = departure
-    departure.isInFlight = publish.qos > 0
-    if (departure.isInFlight) this.#inFlight++
-    const settle = (error?: Error) => {
-      departure.settle(error === undefined ? undefined : this.#explain(error, publish.topic))
+  #accept (job: Job, signal: AbortSignal | undefined): void {
+    if (!this.#admit(job, signal)) return
+    if (this.#queue.first === undefined && !this.#inFlight.isRepeating && this.#hasRoom) this.#depart(job)
+    else this.#queue.push(job)
+  }
+
+  /** @returns false if there is no room: the job is settled */
+  #admit (job: Job, signal: AbortSignal | undefined): boolean {
+    if (!this.#allowance.admit(job, () => older(this.#queue.first, this.#zeros.first))) return false
+    this.#deadlines.add(job)
+    if (signal !== undefined) job.listen(signal)
+    return true
+  }
+
+  get #hasRoom (): boolean {
+    const { limit, isTrying, isTrialDue } = this.#suspicion
+    return this.#port.isUp && this.#port.isWritable && !isTrying && !isTrialDue &&
+      this.#inFlight.hasRoom &&
+      this.#live + this.#foreignInFlight < Math.min(this.#port.limits.receiveMaximum, limit)
+  }
+
+  /** Sends what may be sent now: first what was sent before, and what the raw client has. */
+  #pump (): void {
+    if (this.#suspicion.isTrialDue && this.#live + this.#foreignInFlight === 0 && this.#port.isUp) {
+      const job = this.#suspicion.takeTrial()
+      if (job !== undefined) this.#depart(job)
     }
+    while (this.#hasRoom) {
+      const again = this.#inFlight.takeAgain()
+      const foreign = again === undefined ? this.#foreign.shift() : undefined
+      const job = again ?? (foreign === undefined ? this.#queue.shift() : undefined)
+      if (foreign !== undefined) {
+        this.#foreignInFlight++
+        foreign()
+      } else if (job === undefined) {
+        break
+      } else {
+        this.#depart(job)
+      }
+    }
+    while (this.#port.isUp && this.#port.isWritable && !this.#suspicion.isAlone) {
+      const job = this.#zeros.shift()
+      if (job === undefined) return
+      this.#write(job)
+    }
+  }
+
+  #write (job: Job): void {
+    if (!this.#isAccepted(job)) return
+    const sequence = this.#send(job, false)
+    if (sequence !== undefined) this.#unwritten.add(sequence, job)
+  }
+
+  #depart (job: Job): void {
+    const isAgain = job.state !== 'queued'
+    if (!isAgain && !this.#isAccepted(job)) return
+    job.connection = this.#connection
+    this.#live++
+    if (this.#suspicion.limit === 1 || this.#suspicion.isTrying) job.sentAt = performance.now()
+    if (!isAgain) this.#inFlight.add(job)
+    if (job.state === 'released') {
+      this.#port.sendAck(pubrel, job.packetId, 0)
+    } else if (this.#send(job, isAgain) === undefined) {
+      this.#inFlight.delete(job)
+      this.#live--
+    }
+  }
+
+  /**
+   * What cannot be written harms only itself: thrown, it would end the connection, and each that comes after.
+   *
+   * @returns the number of the write; undefined if there is none: the job is settled
+   */
+  #send (job: Job, isAgain: boolean): number | undefined {
     try {
-      departure.packetId = this.#port.send(publish, settle)
+      return this.#port.sendPublish(job.publish, job.packetId, isAgain)
+    } catch (cause) {
+      const problem = `it cannot be written: ${describeError(cause)}`
+      job.settle(new errors.FST_MQTT_PUBLISH_REFUSED(job.publish.topic, problem, { cause }))
+      return undefined
+    }
+  }
+
+  /** What was accepted while offline is checked against the broker that it goes to. */
+  #isAccepted (job: Job): boolean {
+    if (job.isSettled) return false
+    if (job.checkedOn === this.#connection) return true
+    job.checkedOn = this.#connection
+    try {
+      assertBrokerAccepts(job.publish, this.#port)
+      return true
     } catch (error) {
-      settle(error as Error)
+      job.settle(error as Error)
+      return false
     }
   }
 
-  #left (departure: Departure): void {
-    this.#waiting.delete(departure)
-    if (departure.isInFlight) {
-      this.#inFlight--
-      this.#send()
+  #answered (job: Job, error: Error | undefined): void {
+    this.#inFlight.delete(job)
+    this.#live--
+    job.settle(error)
+    if (this.#queue.first !== undefined || this.#inFlight.isRepeating || this.#suspicion.isTrialDue ||
+      this.#zeros.first !== undefined || this.#foreign.length > 0) this.#pump()
+  }
+
+  /** QoS 1 starts anew; of QoS 2 nobody can say any more whether it has arrived. */
+  #loseSession (): void {
+    const again: Job[] = []
+    for (const job of this.#inFlight.loseSession()) {
+      if (job.publish.qos === 2) job.settle(new errors.FST_MQTT_DELIVERY_UNKNOWN(this.#broker))
+      if (job.isSettled) continue
+      job.state = 'queued'
+      if (!job.isQuarantined) again.push(job)
     }
-    if (this.#waiting.size === 0) for (const resolve of this.#idle.splice(0)) resolve()
-  }
-
-  #forget (departure: Departure): void {
-    if (departure.packetId !== undefined) this.#port.forget(departure.packetId)
-  }
-
-  #explain (error: Error, topic: string): Error {
-    const isRefusal = 'code' in error && typeof error.code === 'number'
-    if (isRefusal) return new errors.FST_MQTT_PUBLISH_REFUSED(topic, describeError(error), { cause: error })
-    return new errors.FST_MQTT_DELIVERY_UNKNOWN(this.#broker, { cause: error })
+    this.#queue.unshift(again)
   }
 }
 
-/** One publish on its way, which settles once. */
-class Departure {
-  readonly publish: OutgoingPublish
-  packetId: number | undefined
-  isInFlight = false
-  isSettled = false
-  readonly #resolve: () => void
-  readonly #reject: (error: Error) => void
-  readonly #onSettled: () => void
-  #timer: NodeJS.Timeout | undefined
-  #signal: AbortSignal | undefined
-  #onAbort: (() => void) | undefined
-
-  constructor (
-    publish: OutgoingPublish, resolve: () => void, reject: (error: Error) => void, onSettled: () => void
-  ) {
-    this.publish = publish
-    this.#resolve = resolve
-    this.#reject = reject
-    this.#onSettled = onSettled
-  }
-
-  watch ({ timeoutMs, signal }: Patience, giveUp: () => void): void {
-    this.#timer = setTimeout(() => {
-      this.settle(new errors.FST_MQTT_PUBLISH_TIMEOUT(timeoutMs))
-      giveUp()
-    }, timeoutMs)
-    if (signal === undefined) return
-    this.#signal = signal
-    this.#onAbort = () => {
-      this.settle(aborted(signal))
-      giveUp()
-    }
-    signal.addEventListener('abort', this.#onAbort, { once: true })
-  }
-
-  settle (error?: Error): void {
-    if (this.isSettled) return
-    this.isSettled = true
-    clearTimeout(this.#timer)
-    if (this.#onAbort !== undefined) this.#signal?.removeEventListener('abort', this.#onAbort)
-    if (error === undefined) this.#resolve()
-    else this.#reject(error)
-    this.#onSettled()
-  }
+function older (one: Job | undefined, other: Job | undefined): Job | undefined {
+  if (one === undefined || other === undefined) return one ?? other
+  return one.dueAt - one.timeoutMs <= other.dueAt - other.timeoutMs ? one : other
 }
 
-function aborted (signal: AbortSignal): Error {
-  return new errors.FST_MQTT_ABORTED({ cause: signal.reason })
-}
+/** Packet identifier not found [MQTT 5 §3.6.2.1]. */
+const notFound = 0x92

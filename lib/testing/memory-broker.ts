@@ -1,18 +1,28 @@
 import type { QoS } from '../../types/message.ts'
 import type { DevicePublishOptions, MemoryBroker, PublishedMessage } from '../../types/testing.ts'
 import { errors } from '../errors.ts'
-import { topicNameProblem } from '../guard.ts'
+import { propertiesProblem, qosProblem, topicNameProblem } from '../guard.ts'
 import { bytesOf } from '../payload/bytes.ts'
 import { decodeJson, decodeText } from '../payload/json.ts'
 import { Router } from '../router/router.ts'
-import type { BrokerLink, ConnectionEvents, OutgoingPublish, SubscribeOptions } from '../session/connection.ts'
+import type { Link, LinkEvents, OutgoingPublish, SubscribeOptions } from '../session/link.ts'
+import { booleanNamed, defined, recordProblem } from '../values.ts'
 import { MemoryLink, type LinkHost } from './memory-link.ts'
 
 interface Subscription extends SubscribeOptions {
+  readonly identifier: number | undefined
   readonly link: MemoryLink
   readonly filter: string
   readonly share: string | undefined
   readonly matchFilter: string
+  /** In the order of Mosquitto: shared subscriptions last, a literal level before `+` before `#`. */
+  readonly rank: string
+}
+
+interface Retained {
+  readonly publish: OutgoingPublish
+  /** Milliseconds; undefined for ever. */
+  readonly expiresAt: number | undefined
 }
 
 const brokers = new Map<string, Broker>()
@@ -32,12 +42,13 @@ export function createMemoryBroker (): MemoryBroker {
   return broker
 }
 
-type LinkMaker = (settings: unknown, events: ConnectionEvents) => BrokerLink
+type LinkMaker = (settings: { protocolVersion: 'auto' | 4 | 5 }, events: LinkEvents) => Link
 
 /** The connection to the memory broker of that name; undefined if there is none. */
 export function memoryLinkTo (name: string): LinkMaker | undefined {
   const broker = brokers.get(name)
-  return broker === undefined ? undefined : (_settings, events) => new MemoryLink(broker, events)
+  if (broker === undefined) return undefined
+  return ({ protocolVersion }, events) => new MemoryLink(broker, protocolVersion === 4 ? 4 : 5, events)
 }
 
 class Broker implements MemoryBroker, LinkHost {
@@ -47,10 +58,11 @@ class Broker implements MemoryBroker, LinkHost {
   readonly #links = new Set<MemoryLink>()
   readonly #router = new Router<Subscription>()
   readonly #subscriptions = new Map<MemoryLink, Map<string, Subscription>>()
-  readonly #retained = new Map<string, OutgoingPublish>()
+  readonly #retained = new Map<string, Retained>()
   readonly #turns = new Map<string, number>()
   readonly #waiting: ((message: PublishedMessage) => void)[] = []
   #taken = 0
+  #isClosed = false
 
   constructor (name: string) {
     this.#name = name
@@ -58,7 +70,7 @@ class Broker implements MemoryBroker, LinkHost {
   }
 
   get retained (): ReadonlyMap<string, Buffer> {
-    return new Map([...this.#retained].map(([topic, { payload }]) => [topic, payload]))
+    return new Map(this.#kept().map(({ topic, payload }) => [topic, payload]))
   }
 
   async next (timeoutMs = 1_000): Promise<PublishedMessage> {
@@ -82,6 +94,8 @@ class Broker implements MemoryBroker, LinkHost {
   publish (topic: string, payload?: unknown, options: DevicePublishOptions = {}): void {
     const problem = topicNameProblem(topic)
     if (problem !== undefined) throw new errors.FST_MQTT_TOPIC_NAME(topic, problem)
+    const optionsProblem = recordProblem(options, publishChecks)
+    if (optionsProblem !== undefined) throw new errors.FST_MQTT_PUBLISH_OPTIONS(optionsProblem)
     const { qos = 0, retain = false, properties } = options
     this.#route({ topic, payload: bytesOf(payload), qos, retain, properties }, undefined)
   }
@@ -95,14 +109,19 @@ class Broker implements MemoryBroker, LinkHost {
   }
 
   close (): void {
+    this.#isClosed = true
     brokers.delete(this.#name)
     for (const link of [...this.#links]) {
       this.detach(link)
-      link.fall(new errors.FST_MQTT_CONNECTION('the memory broker was closed'))
+      link.fall(closed())
     }
   }
 
   attach (link: MemoryLink): void {
+    if (this.#isClosed) {
+      link.refuse(closed())
+      return
+    }
     this.#links.add(link)
     link.rise()
   }
@@ -113,8 +132,9 @@ class Broker implements MemoryBroker, LinkHost {
   }
 
   route (publish: OutgoingPublish, from: MemoryLink): void {
-    const { topic, qos, retain, properties = {} } = publish
+    const { topic, qos, retain } = publish
     const payload = Buffer.from(publish.payload)
+    const properties = { ...publish.properties }
     const message: PublishedMessage = {
       topic,
       payload,
@@ -129,9 +149,13 @@ class Broker implements MemoryBroker, LinkHost {
     this.#route(publish, from)
   }
 
-  subscribe (link: MemoryLink, filter: string, options: SubscribeOptions): void {
+  subscribe (
+    link: MemoryLink, filter: string, options: SubscribeOptions, identifier: number | undefined
+  ): void {
     const [, share, rest] = /^\$share\/([^/]+)\/(.*)$/s.exec(filter) ?? []
-    const subscription = { ...options, link, filter, share, matchFilter: rest ?? filter }
+    const matchFilter = rest ?? filter
+    const rank = (share === undefined ? '0' : '1') + rankOf(matchFilter)
+    const subscription = { ...options, identifier, link, filter, share, matchFilter, rank }
     const all = this.#subscriptions.get(link) ?? new Map<string, Subscription>()
     const isNew = !all.has(filter)
     this.unsubscribe(link, filter)
@@ -143,7 +167,7 @@ class Broker implements MemoryBroker, LinkHost {
     if (share !== undefined || !wantsRetained) return
     const only = new Router<true>()
     only.add(subscription.matchFilter, true)
-    for (const publish of this.#retained.values()) {
+    for (const publish of this.#kept()) {
       if (only.match(publish.topic).length > 0) deliver(subscription, publish, true)
     }
   }
@@ -155,34 +179,56 @@ class Broker implements MemoryBroker, LinkHost {
     this.#subscriptions.get(link)?.delete(filter)
   }
 
-  #route (publish: OutgoingPublish, from: MemoryLink | undefined): void {
+  #route (given: OutgoingPublish, from: MemoryLink | undefined): void {
+    const publish = ownCopy(given)
     const { topic, payload, retain } = publish
     if (retain && payload.length === 0) this.#retained.delete(topic)
-    else if (retain) this.#retained.set(topic, { ...publish, payload: Buffer.from(payload) })
+    else if (retain) this.#retained.set(topic, { publish, expiresAt: expiryOf(publish) })
     for (const subscription of this.#receivers(topic, from)) {
       deliver(subscription, publish, retain && subscription.retainAsPublished)
     }
   }
 
+  /** The retained messages that have not expired, with the seconds that are left. */
+  #kept (): OutgoingPublish[] {
+    const now = Date.now()
+    const all: OutgoingPublish[] = []
+    for (const [topic, { publish, expiresAt }] of this.#retained) {
+      if (expiresAt === undefined) {
+        all.push(publish)
+      } else if (expiresAt <= now) {
+        this.#retained.delete(topic)
+      } else {
+        const messageExpiryInterval = Math.max(1, Math.floor((expiresAt - now) / 1_000))
+        all.push({ ...publish, properties: { ...publish.properties, messageExpiryInterval } })
+      }
+    }
+    return all
+  }
+
   /**
-   * For each connection its subscription with the highest quality of service; of a group the one whose turn
-   * it is.
+   * The subscriptions that get a copy, as Mosquitto 2.0 chooses them: on MQTT 5 all that match, on 3.1.1 the
+   * first of each connection; of a group the one whose turn it is.
    */
   #receivers (topic: string, from: MemoryLink | undefined): Subscription[] {
-    const plain = new Map<MemoryLink, Subscription>()
+    const plain: Subscription[] = []
     const groups = new Map<string, Subscription[]>()
     for (const subscription of this.#router.match(topic)) {
-      const { link, share, noLocal, filter, qos } = subscription
+      const { link, share, noLocal, filter } = subscription
       if (share !== undefined) groups.set(filter, [...groups.get(filter) ?? [], subscription])
-      else if (noLocal && link === from) continue
-      else if (qos >= (plain.get(link)?.qos ?? 0)) plain.set(link, subscription)
+      else if (!noLocal || link !== from) plain.push(subscription)
     }
     const chosen = [...groups].flatMap(([filter, members]) => {
       const turn = this.#turns.get(filter) ?? 0
       this.#turns.set(filter, turn + 1)
       return members[turn % members.length] ?? []
     })
-    return [...plain.values(), ...chosen]
+    const served = new Set<MemoryLink>()
+    return [...plain, ...chosen].sort((a, b) => a.rank.localeCompare(b.rank)).filter(({ link }) => {
+      const isRepeated = link.version === 4 && served.has(link)
+      served.add(link)
+      return !isRepeated
+    })
   }
 
   #forget (link: MemoryLink): void {
@@ -191,14 +237,41 @@ class Broker implements MemoryBroker, LinkHost {
   }
 }
 
+const publishChecks = {
+  qos: qosProblem, retain: booleanNamed('retain'), properties: propertiesProblem
+}
+
+function closed (): Error {
+  return new errors.FST_MQTT_CONNECTION('the memory broker was closed')
+}
+
+function rankOf (filter: string): string {
+  return filter.split('/').map((level) => level === '#' ? '2' : level === '+' ? '1' : '0').join('')
+}
+
+/** What its publisher cannot change any more. As Mosquitto takes it, an expiry interval of 0 is none. */
+function ownCopy (publish: OutgoingPublish): OutgoingPublish {
+  const { messageExpiryInterval = 0, ...others } = structuredClone(publish.properties ?? {})
+  const properties = defined(messageExpiryInterval === 0 ? others : { messageExpiryInterval, ...others })
+  return { ...publish, payload: Buffer.from(publish.payload), properties }
+}
+
+function expiryOf ({ properties }: OutgoingPublish): number | undefined {
+  const seconds = properties?.messageExpiryInterval
+  return seconds === undefined ? undefined : Date.now() + seconds * 1_000
+}
+
 function deliver (subscription: Subscription, publish: OutgoingPublish, retain: boolean): void {
   const { topic, payload, qos, properties } = publish
-  subscription.link.deliver({
+  const { link } = subscription
+  link.deliver({
     topic,
     payload: Buffer.from(payload),
     qos: Math.min(qos, subscription.qos) as QoS,
     retain,
     dup: false,
-    properties
+    subscriptionIds: subscription.identifier === undefined ? [] : [subscription.identifier],
+    // 3.1.1 has none.
+    properties: link.version === 4 ? undefined : properties
   })
 }

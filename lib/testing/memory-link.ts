@@ -1,40 +1,55 @@
+import { AsyncResource } from 'node:async_hooks'
 import { errors } from '../errors.ts'
-import type {
-  BrokerLimits, BrokerLink, ConnectionEvents, OutgoingPublish, ReceivedPacket, SubscribeOptions
-} from '../session/connection.ts'
+import {
+  noLimits, type AckType, type Link, type LinkEvents, type OutgoingPublish, type ReceivedPublish,
+  type SubscribeOptions
+} from '../session/link.ts'
+import { sentProperties } from '../session/publish.ts'
 
 /** What a link needs of the broker that it leads to. */
 export interface LinkHost {
   route (publish: OutgoingPublish, from: MemoryLink): void
-  subscribe (link: MemoryLink, filter: string, options: SubscribeOptions): void
+  subscribe (
+    link: MemoryLink, filter: string, options: SubscribeOptions, identifier: number | undefined
+  ): void
   unsubscribe (link: MemoryLink, filter: string): void
-  /** The link is open; it is connected when the broker calls `rise`. */
+  /** The link is open; it is connected when the broker calls `rise`, and not if it calls `refuse`. */
   attach (link: MemoryLink): void
   detach (link: MemoryLink): void
 }
 
+const [puback, pubrec, pubrel, pubcomp] = [4, 5, 6, 7] as const
+
 /**
  * The connection of one application to a memory broker. What comes of a call comes later, as from a socket.
  */
-export class MemoryLink implements BrokerLink {
+export class MemoryLink implements Link {
   readonly client = undefined
-  readonly version = 5
-  readonly nextVersion = 5
-  readonly limits: BrokerLimits = {
-    maximumQoS: 2, retainAvailable: true, maximumPacketSize: Infinity, receiveMaximum: 65_535
-  }
+  readonly version: 4 | 5
+  readonly limits = noLimits
+  readonly rttMs = 0
+  readonly isWritable = true
 
   readonly #host: LinkHost
-  readonly #events: ConnectionEvents
+  readonly #events: LinkEvents
+  /** Where it was made: what comes from the broker has nothing to do with whoever published it. */
+  readonly #origin = new AsyncResource('MemoryLink')
   isUp = false
   everUp = false
   isOpen = false
   attempts = 0
   lastError: Error | undefined
+  #packetId = 0
+  #writes = 0
 
-  constructor (host: LinkHost, events: ConnectionEvents) {
+  constructor (host: LinkHost, version: 4 | 5, events: LinkEvents) {
     this.#host = host
+    this.version = version
     this.#events = events
+  }
+
+  get nextVersion (): 4 | 5 {
+    return this.version
   }
 
   open (): void {
@@ -45,12 +60,19 @@ export class MemoryLink implements BrokerLink {
   /** For the broker: connects, after this turn. */
   rise (): void {
     this.attempts++
-    setImmediate(() => {
+    this.#later(() => {
       if (!this.isOpen || this.isUp) return
       this.isUp = true
       this.everUp = true
-      this.#events.onUp()
+      this.#events.onUp(false)
+      this.#events.onReady()
     })
+  }
+
+  /** For the broker: refuses the connection, after this turn. */
+  refuse (cause: Error): void {
+    this.attempts++
+    this.#later(() => { if (this.isOpen) this.fall(cause) })
   }
 
   /** For the broker: cuts the connection. */
@@ -62,23 +84,31 @@ export class MemoryLink implements BrokerLink {
   }
 
   /** For the broker: brings a message, after this turn, unless the connection is another by then. */
-  deliver (packet: ReceivedPacket): void {
-    const attempt = this.attempts
-    setImmediate(() => {
-      if (this.isUp && attempt === this.attempts) this.#events.onMessage(packet)
+  deliver (message: Omit<ReceivedPublish, 'messageId' | 'detach'>): void {
+    const messageId = message.qos === 0 ? 0 : (this.#packetId = this.#packetId % 65_535 + 1)
+    this.#whileUp(() => this.#events.onMessage({ ...message, messageId, detach () {} }))
+  }
+
+  sendPublish (publish: OutgoingPublish, packetId: number): number {
+    this.#host.route({ ...publish, properties: sentProperties(publish, this.version) }, this)
+    const write = ++this.#writes
+    this.#whileUp(() => {
+      this.#events.onWritten(write)
+      if (publish.qos > 0) this.#events.onAck(publish.qos === 1 ? puback : pubrec, packetId, 0)
     })
+    return write
   }
 
-  send (publish: OutgoingPublish, settle: (error?: Error) => void): undefined {
-    this.#host.route(publish, this)
-    setImmediate(settle)
+  sendAck (type: AckType, packetId: number, reasonCode: number): void {
+    if (type === pubrel) this.#whileUp(() => this.#events.onAck(pubcomp, packetId, 0))
+    if (type === pubrec && reasonCode < 0x80) this.#whileUp(() => this.#events.onAck(pubrel, packetId, 0))
   }
 
-  forget (): void {}
-
-  async subscribe (filters: readonly string[], options: SubscribeOptions): Promise<readonly number[]> {
+  async subscribe (
+    filters: readonly string[], options: SubscribeOptions, identifier?: number
+  ): Promise<readonly number[]> {
     await this.#turn()
-    for (const filter of filters) this.#host.subscribe(this, filter, options)
+    for (const filter of filters) this.#host.subscribe(this, filter, options, identifier)
     return filters.map(() => options.qos)
   }
 
@@ -87,10 +117,29 @@ export class MemoryLink implements BrokerLink {
     for (const filter of filters) this.#host.unsubscribe(this, filter)
   }
 
+  pause (): void {}
+
+  resume (): void {}
+
+  renew (cause: Error): void {
+    this.fall(cause)
+    this.rise()
+  }
+
   async close (): Promise<void> {
     this.isOpen = false
     this.isUp = false
     this.#host.detach(this)
+  }
+
+  #later (action: () => void): void {
+    setImmediate(() => this.#origin.runInAsyncScope(action))
+  }
+
+  /** After this turn, unless the connection is another by then. */
+  #whileUp (action: () => void): void {
+    const attempt = this.attempts
+    this.#later(() => { if (this.isUp && attempt === this.attempts) action() })
   }
 
   /** One round trip. */

@@ -1,0 +1,47 @@
+import { maxFieldBytes, textProblem } from '../guard.ts'
+import { isRecord, kindOf } from '../values.ts'
+
+/** User and password of one CONNECT. */
+export interface Login {
+  readonly username: string | undefined
+  readonly password: string | undefined
+}
+
+/** User and password, which neither util.inspect nor JSON.stringify shows. */
+export class Credentials {
+  readonly #ask: () => unknown
+
+  /** @param ask gives them anew for every attempt */
+  constructor (ask: () => unknown) {
+    this.#ask = ask
+  }
+
+  /**
+   * Those for the next attempt.
+   *
+   * @throws rejects with what the application's function throws, and a TypeError for what can be no
+   *   credentials
+   */
+  async ask (): Promise<Login> {
+    const given = await this.#ask()
+    if (!isRecord(given)) throw new TypeError(`it has to give an object with username and password, not ${kindOf(given)}`)
+    const { username, password } = given
+    const problem = loginProblem(username, password)
+    if (problem !== undefined) throw new TypeError(`${problem.key}: ${problem.problem}`)
+    return { username: username as string | undefined, password: password as string | undefined }
+  }
+}
+
+/** What is wrong with user and password; never with the password itself in it. */
+export function loginProblem (
+  username: unknown, password: unknown
+): { key: 'username' | 'password', problem: string } | undefined {
+  const usernameProblem = username === undefined ? undefined : textProblem(username)
+  if (usernameProblem !== undefined) return { key: 'username', problem: usernameProblem }
+  if (password === undefined) return undefined
+  if (typeof password !== 'string') return { key: 'password', problem: `it has to be a string, not ${kindOf(password)}` }
+  if (username === undefined) return { key: 'password', problem: 'it needs a username' }
+  return Buffer.byteLength(password) > maxFieldBytes
+    ? { key: 'password', problem: `it has more than ${maxFieldBytes} bytes` }
+    : undefined
+}

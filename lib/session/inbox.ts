@@ -1,0 +1,206 @@
+import type { AckType, ReceivedPublish } from './link.ts'
+
+/** What the inbox needs from whoever holds the connection. */
+export interface AckPort {
+  readonly version: 4 | 5
+  sendAck (type: AckType, packetId: number, reasonCode: number): void
+}
+
+/** Brings a message on its way. With QoS 1 and 2 a `receipt.release()` has to follow, at once or later. */
+export type Deliver = (message: ReceivedPublish, receipt: Receipt | undefined) => void
+
+const [puback, pubrec, pubcomp] = [4, 5, 7] as const
+
+/**
+ * The acknowledgement that a message waits for, over all connections of its session: a message that the
+ * broker sends again while its handlers run is the same one, and has the same receipt.
+ */
+export class Receipt {
+  readonly message: ReceivedPublish
+  readonly #onSettled: (receipt: Receipt) => void
+  /** The connection that it is to be acknowledged on. */
+  connection = 0
+  isSettled = false
+  isAcknowledged = false
+  /** From 0x80 on the message is refused, which only MQTT 5 can say. */
+  reasonCode = 0
+  #holds = 1
+
+  constructor (message: ReceivedPublish, onSettled: (receipt: Receipt) => void) {
+    this.message = message
+    this.#onSettled = onSettled
+  }
+
+  /** One more has to release it. */
+  hold (): void {
+    this.#holds++
+  }
+
+  /** One of those who hold it is done; with the last one it is settled. */
+  release (reasonCode = 0): void {
+    if (reasonCode > this.reasonCode) this.reasonCode = reasonCode
+    if (--this.#holds > 0) return
+    this.isSettled = true
+    this.#onSettled(this)
+  }
+}
+
+/**
+ * What came in with QoS 1 and 2 and is not acknowledged. The acknowledgement follows the handlers, so that
+ * what dies with the process is sent again; with QoS 2 it is the PUBREC. In the order in which the messages
+ * came [MQTT-4.6.0-2, MQTT-4.6.0-3].
+ */
+export class Inbox {
+  readonly #port: AckPort
+  readonly #deliver: Deliver
+  readonly #onExcess: (unacked: number) => void
+  readonly #maxUnacked: number
+  readonly #settled = (receipt: Receipt) => this.#onSettled(receipt)
+  readonly #queues: Record<1 | 2, (Receipt | undefined)[]> = { 1: [], 2: [] }
+  readonly #heads = { 1: 0, 2: 0 }
+  /** Of this connection, by packet identifier: QoS 1 and 2 share the identifiers. */
+  readonly #unacked = new Map<number, Receipt>()
+  /** Not acknowledged on the connection before, of a session that is kept. */
+  #carried = new Map<number, Receipt>()
+  /** With QoS 2: PUBREC is sent, PUBREL has not come. */
+  readonly #received = new Map<number, ReceivedPublish>()
+  #connection = 0
+  #isUp = false
+
+  /** @param onExcess told when more than `maxUnacked` wait, which no broker with bounds lets happen */
+  constructor (port: AckPort, deliver: Deliver, onExcess: (unacked: number) => void, maxUnacked: number) {
+    this.#port = port
+    this.#deliver = deliver
+    this.#onExcess = onExcess
+    this.#maxUnacked = maxUnacked
+  }
+
+  get unacked (): number {
+    return this.#unacked.size
+  }
+
+  onUp (isSessionPresent: boolean): void {
+    this.#connection++
+    this.#isUp = true
+    if (isSessionPresent) return
+    this.#carried.clear()
+    this.#received.clear()
+  }
+
+  onDown (): void {
+    if (!this.#isUp) return
+    this.#isUp = false
+    // What the connection before has not sent again may come on the next one.
+    for (const [id, receipt] of this.#unacked) this.#carried.set(id, receipt)
+    this.#unacked.clear()
+    for (const qos of [1, 2] as const) {
+      this.#queues[qos] = []
+      this.#heads[qos] = 0
+    }
+  }
+
+  receive (message: ReceivedPublish): void {
+    const { qos, messageId } = message
+    if (qos === 0) this.#deliver(message, undefined)
+    else if (qos === 2 && this.#isReceived(message)) this.#port.sendAck(pubrec, messageId, 0)
+    else if (!this.#isKnown(message)) this.#accept(message, qos)
+  }
+
+  onPubrel (packetId: number): void {
+    const isKnown = this.#received.delete(packetId)
+    this.#port.sendAck(pubcomp, packetId, isKnown || this.#port.version === 4 ? 0 : notFound)
+  }
+
+  /** Forgets the session, which another process has taken over: what comes again later is not the same. */
+  reset (): void {
+    this.onDown()
+    this.#carried.clear()
+    this.#received.clear()
+  }
+
+  /** Acknowledges nothing more: the messages are for the next process with this session. */
+  close (): void {
+    this.#isUp = false
+  }
+
+  #onSettled (receipt: Receipt): void {
+    const isCurrent = this.#isUp && receipt.connection === this.#connection
+    if (isCurrent) this.#acknowledge(receipt.message.qos === 2 ? 2 : 1)
+  }
+
+  #accept (message: ReceivedPublish, qos: 1 | 2): void {
+    const receipt = new Receipt(message, this.#settled)
+    this.#enlist(receipt, qos)
+    this.#deliver(message, receipt)
+    // It is kept, and would keep all that was read with it.
+    if (!receipt.isAcknowledged) message.detach()
+    if (this.#unacked.size > this.#maxUnacked) this.#onExcess(this.#unacked.size)
+  }
+
+  #enlist (receipt: Receipt, qos: 1 | 2): void {
+    receipt.connection = this.#connection
+    this.#unacked.set(receipt.message.messageId, receipt)
+    this.#queues[qos].push(receipt)
+  }
+
+  /**
+   * Whether it is one that runs already, or is done and not acknowledged. Not every broker sets DUP when it
+   * sends a message again; all send them before any other [MQTT-4.4.0-1].
+   */
+  #isKnown (message: ReceivedPublish): boolean {
+    const { messageId } = message
+    const known = this.#unacked.get(messageId) ?? this.#carried.get(messageId)
+    if (known !== undefined && isSame(known.message, message)) {
+      if (this.#carried.delete(messageId) && message.qos !== 0) {
+        this.#enlist(known, message.qos)
+        if (known.isSettled) this.#acknowledge(message.qos)
+      }
+      return true
+    }
+    if (!message.dup) this.#carried.clear()
+    else this.#carried.delete(messageId)
+    return false
+  }
+
+  /**
+   * Whether it is one whose PUBREC was lost. The same identifier with another message is a message of its
+   * own.
+   */
+  #isReceived (message: ReceivedPublish): boolean {
+    const received = this.#received.get(message.messageId)
+    return received !== undefined && isSame(received, message)
+  }
+
+  /** Sends what can be sent without overtaking. */
+  #acknowledge (qos: 1 | 2): void {
+    const queue = this.#queues[qos]
+    let head = this.#heads[qos]
+    for (let receipt = queue[head]; receipt?.isSettled === true; receipt = queue[++head]) {
+      const { message, reasonCode } = receipt
+      const { messageId } = message
+      if (this.#unacked.get(messageId) === receipt) this.#unacked.delete(messageId)
+      receipt.isAcknowledged = true
+      queue[head] = undefined
+      // After a refusal no PUBREL comes; but on 3.1.1 nothing can be refused.
+      if (qos === 2 && (reasonCode < 0x80 || this.#port.version === 4)) {
+        message.detach()
+        this.#received.set(messageId, message)
+      }
+      this.#port.sendAck(qos === 1 ? puback : pubrec, messageId, reasonCode)
+    }
+    if (head === queue.length) {
+      queue.length = head = 0
+    } else if (head > 1_000 && head * 2 > queue.length) {
+      queue.splice(0, head)
+      head = 0
+    }
+    this.#heads[qos] = head
+  }
+}
+
+function isSame (one: ReceivedPublish, other: ReceivedPublish): boolean {
+  return one.qos === other.qos && one.topic === other.topic && one.payload.equals(other.payload)
+}
+
+/** Packet identifier not found [MQTT 5 §3.7.2.1]. */
+const notFound = 0x92

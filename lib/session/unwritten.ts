@@ -1,0 +1,65 @@
+import type { Deadlines, Timed } from './deadlines.ts'
+import type { Job } from './job.ts'
+
+/** Jobs of one write that have the same patience. */
+class Batch implements Timed {
+  readonly sequence: number
+  readonly timeoutMs: number
+  readonly jobs: Job[] = []
+  dueAt = 0
+
+  constructor (sequence: number, timeoutMs: number) {
+    this.sequence = sequence
+    this.timeoutMs = timeoutMs
+  }
+
+  onOverdue (): void {
+    for (const job of this.jobs) job.onOverdue()
+  }
+}
+
+/**
+ * What is with the socket and not yet with the operating system: messages with QoS 0. A write has one
+ * deadline, not each of its messages.
+ */
+export class Unwritten {
+  readonly #deadlines: Deadlines<Timed>
+  #batches: Batch[] = []
+  #last: Batch | undefined
+
+  constructor (deadlines: Deadlines<Timed>) {
+    this.#deadlines = deadlines
+  }
+
+  add (sequence: number, job: Job): void {
+    let batch = this.#last
+    if (batch === undefined || batch.sequence !== sequence || batch.timeoutMs !== job.timeoutMs) {
+      this.#last = batch = new Batch(sequence, job.timeoutMs)
+      this.#batches.push(batch)
+      this.#deadlines.add(batch)
+    }
+    batch.jobs.push(job)
+  }
+
+  /** All writes up to this one are done. */
+  settle (sequence: number): void {
+    const done = this.#batches.filter((batch) => batch.sequence <= sequence)
+    if (done.length === this.#batches.length) this.#last = undefined
+    this.#batches = this.#batches.filter((batch) => batch.sequence > sequence)
+    this.#end(done)
+  }
+
+  reject (errorOf: () => Error): void {
+    const all = this.#batches
+    this.#batches = []
+    this.#last = undefined
+    this.#end(all, errorOf)
+  }
+
+  #end (batches: readonly Batch[], errorOf?: () => Error): void {
+    for (const batch of batches) {
+      this.#deadlines.delete(batch)
+      for (const job of batch.jobs) job.settle(errorOf?.())
+    }
+  }
+}

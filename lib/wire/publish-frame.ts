@@ -1,0 +1,131 @@
+import { isUtf8 } from 'node:buffer'
+import type { QoS } from '../../types/message.ts'
+import { variableByteSize } from '../guard.ts'
+import { readUint16, readVariable } from './fields.ts'
+import { faultCode, malformed } from './malformed.ts'
+import { checkProperties, decodeProperties, noIds, publishProperties, type DecodedProperties } from './properties.ts'
+
+/** A PUBLISH that came in. Its bytes are part of what was read from the socket, until `detach()`. */
+export class PublishFrame {
+  readonly topic: string
+  readonly qos: QoS
+  readonly retain: boolean
+  readonly dup: boolean
+  /** The packet identifier; 0 with QoS 0. */
+  readonly messageId: number
+  /** The identifiers of the subscriptions for which this copy came. */
+  readonly subscriptionIds: readonly number[]
+  #bytes: Buffer
+  #propertiesAt: number
+  #payloadAt: number
+  #end: number
+  #isDetached: boolean
+  #payload: Buffer | undefined
+  #properties: DecodedProperties | undefined
+
+  constructor (
+    first: number,
+    topic: string,
+    messageId: number,
+    subscriptionIds: readonly number[],
+    bytes: Buffer,
+    propertiesAt: number,
+    payloadAt: number,
+    end: number
+  ) {
+    this.topic = topic
+    this.qos = (first >> 1 & 3) as QoS
+    this.retain = (first & 1) !== 0
+    this.dup = (first & 8) !== 0
+    this.messageId = messageId
+    this.subscriptionIds = subscriptionIds
+    this.#bytes = bytes
+    this.#propertiesAt = propertiesAt
+    this.#payloadAt = payloadAt
+    this.#end = end
+    this.#isDetached = false
+    this.#payload = undefined
+    this.#properties = undefined
+  }
+
+  get payload (): Buffer {
+    return (this.#payload ??= this.#bytes.subarray(this.#payloadAt, this.#end))
+  }
+
+  /** The properties in the form of mqtt-packet, decoded when first asked for; undefined if there are none. */
+  get properties (): object | undefined {
+    if (this.#propertiesAt === this.#payloadAt) return undefined
+    return (this.#properties ??= decodeProperties(this.#bytes, this.#propertiesAt, this.#payloadAt))
+  }
+
+  /**
+   * Copies what is still needed, so that what was read with it can be collected. `payload` is another Buffer
+   * then: one that was taken before still holds on to the old bytes.
+   */
+  detach (): void {
+    const size = this.#end - this.#propertiesAt
+    // A message that fills what it lies in would free less than its copy takes. So does one that was cut over
+    // several reads, which lies in bytes of its own.
+    if (this.#isDetached || size * 2 > this.#bytes.buffer.byteLength) return
+    this.#isDetached = true
+    this.#bytes = Buffer.from(this.#bytes.subarray(this.#propertiesAt, this.#end))
+    this.#payloadAt -= this.#propertiesAt
+    this.#propertiesAt = 0
+    this.#end = size
+    this.#payload = this.#payloadAt === 0 ? this.#bytes : undefined
+  }
+}
+
+/**
+ * Decodes a PUBLISH whose first byte has been checked, and whose body lies from `body` to `end`.
+ *
+ * @throws `FST_MQTT_MALFORMED`
+ */
+export function decodePublish (
+  bytes: Buffer, first: number, body: number, end: number, version: 4 | 5
+): PublishFrame {
+  const topicAt = body + 2
+  const topicEnd = topicAt > end ? Infinity : topicAt + readUint16(bytes, body)
+  if (topicEnd > end) throw malformed('the topic of PUBLISH ends after the packet')
+  const topic = decodeTopic(bytes, topicAt, topicEnd)
+  let at = topicEnd
+  let messageId = 0
+  if ((first & 0b0110) !== 0) {
+    at += 2
+    if (at > end) throw malformed('PUBLISH ends in its packet identifier')
+    messageId = readUint16(bytes, topicEnd)
+    if (messageId === 0) throw malformed('PUBLISH has the packet identifier 0', faultCode.protocolError)
+  }
+  let payloadAt = at
+  let ids = noIds
+  if (version === 5) {
+    const length = readVariable(bytes, at, end)
+    at += variableByteSize(length)
+    payloadAt = at + length
+    if (payloadAt > end) throw malformed('the properties of PUBLISH end after the packet')
+    if (length > 0) ids = checkProperties(bytes, at, payloadAt, publishProperties, 'PUBLISH')
+  }
+  if (topicAt === topicEnd) throw malformed('PUBLISH has no topic', faultCode.protocolError)
+  return new PublishFrame(first, topic, messageId, ids, bytes, at, payloadAt, end)
+}
+
+function decodeTopic (bytes: Buffer, start: number, end: number): string {
+  let bits = 0
+  for (let at = start; at < end; at++) {
+    const byte = bytes[at] as number
+    if (byte === plus || byte === hash || byte === 0) {
+      throw malformed(`the topic of PUBLISH has ${byte === 0 ? 'a NUL' : 'a wildcard'}`)
+    }
+    bits |= byte
+  }
+  // ASCII needs no decoder.
+  if (bits < 0x80) return bytes.toString('latin1', start, end)
+  const topic = bytes.toString('utf8', start, end)
+  if (topic.includes('\uFFFD') && !isUtf8(bytes.subarray(start, end))) {
+    throw malformed('the topic of PUBLISH is no UTF-8')
+  }
+  return topic
+}
+
+const plus = 0x2b
+const hash = 0x23
