@@ -172,7 +172,7 @@ export class GroupSession {
       },
       becomeOwner: () => this.#own.open(),
       resign: async (reason) => { await (reason === 'closing' ? this.#own.close() : this.#own.suspend()) },
-      state: (): SharedState => ({ status: this.#own.status, health: this.#own.health }),
+      state: (): SharedState => ({ status: this.#own.status, health: shortened(this.#own.health) }),
       onRole: (role) => {
         if (role !== undefined) this.#wasJoined = true
         this.#host.onRole(role)
@@ -246,4 +246,17 @@ export class GroupSession {
     const { lastError } = this.health
     return new errors.FST_MQTT_CONNECTION(lastError?.message ?? 'the process that has the connection is gone')
   }
+}
+
+/** Of so many filters of a kind the members are told: it goes to all of them with every change. */
+const maxFilters = 200
+
+function shortened (health: SessionHealth): SessionHealth {
+  const { granted, refused, pending } = health.subscriptions
+  const subscriptions = {
+    granted: granted.slice(0, maxFilters),
+    refused: refused.slice(0, maxFilters),
+    pending: pending.slice(0, maxFilters)
+  }
+  return { ...health, subscriptions }
 }
