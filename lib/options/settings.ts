@@ -179,6 +179,8 @@ function expectation ({ schema, message }: ValueError): string {
 }
 
 function typesOf (schema: Record<string, unknown>): unknown[] {
+  if ('const' in schema) return [describe(schema['const'])]
+  if (schema['type'] === 'Function') return ['function']
   return 'type' in schema ? [schema['type']] : choicesOf(schema).flatMap(typesOf)
 }
 
