@@ -9,11 +9,11 @@ import { BackOff, type BackOffSettings } from './back-off.ts'
 import { clientOptions, secureTarget, subscribeOptions, type ConnectWill } from './client-options.ts'
 import {
   noLimits,
-  type AckType, type BrokerLimits, type Link, type LinkEvents, type OutgoingPublish, type ReceivedPublish,
-  type SubscribeOptions
+  type AckType, type BrokerLimits, type Link, type LinkEvents, type OutgoingPublish, type SubscribeOptions
 } from './link.ts'
 import { sentProperties } from './publish.ts'
-import { asConnectionError, connackRefusal, disconnection, refusalClass } from './refusals.ts'
+import { showMessage } from './raw-client.ts'
+import { asConnectionError, connackRefusal, disconnection, isReset, refusalClass } from './refusals.ts'
 import { reasonCodeOf } from './reason-codes.ts'
 
 /** User and password of one CONNECT. */
@@ -230,19 +230,25 @@ export class Connection implements Link {
 
   /** MQTT.js asks for it: told by us to connect, or by somebody who has the raw client. */
   #buildWire (client: MqttClient): Wire {
+    if (client === this.#client) this.#abandon()
+    const { address, client: { wsOptions = {} }, maxPacketBytes } = this.#settings
+    const target = { ...address, tls: this.#secure, wsOptions } as Target
+    const isClosed = client !== this.#client
+    const socket = isClosed ? Promise.reject(new errors.FST_MQTT_CLOSED(address.text)) : dial(target)
+    const wire: Wire = new Wire(socket, { version: this.#version, maxBytes: maxPacketBytes },
+      this.#wireEvents(client, () => wire === this.#wire))
+    if (!isClosed) this.#wire = wire
+    return wire
+  }
+
+  /** Another attempt takes the place of what there is. */
+  #abandon (): void {
     clearTimeout(this.#timer)
     this.#wire?.destroy()
-    if (this.#isUp) {
-      this.#isUp = false
-      this.#lastError = new errors.FST_MQTT_CONNECTION('the raw client has been told to connect again')
-      this.#events.onDown(this.#lastError, true)
-    }
-    const { address, client: { wsOptions = {} }, maxPacketBytes } = this.#settings
-    if (client !== this.#client) throw new errors.FST_MQTT_CLOSED(address.text)
-    const target = { ...address, tls: this.#secure, wsOptions } as Target
-    const wire: Wire = new Wire(dial(target), { version: this.#version, maxBytes: maxPacketBytes },
-      this.#wireEvents(client, () => wire === this.#wire))
-    return (this.#wire = wire)
+    if (!this.#isUp) return
+    this.#isUp = false
+    this.#lastError = new errors.FST_MQTT_CONNECTION('the raw client was told to connect again')
+    this.#events.onDown(this.#lastError, true)
   }
 
   #wireEvents (client: MqttClient, isCurrent: () => boolean): WireEvents {
@@ -326,16 +332,4 @@ export class Connection implements Link {
     if (this.#wire !== undefined && this.#isUp) return this.#wire
     throw new errors.FST_MQTT_OFFLINE(this.#settings.address.text)
   }
-}
-
-function isReset (error: Error): boolean {
-  return 'code' in error && (error.code === 'ECONNRESET' || error.code === 'EPIPE')
-}
-
-/** For those who listen to the raw client. */
-function showMessage (client: MqttClient, frame: ReceivedPublish): void {
-  const { topic, payload, qos, retain, dup, messageId, properties } = frame
-  client.emit('message', topic, payload, {
-    cmd: 'publish', topic, payload, qos, retain, dup, ...defined({ messageId: messageId || undefined, properties })
-  })
 }
