@@ -50,7 +50,6 @@ export class Engine {
   #connecting: Promise<void> | undefined
   #closing: Promise<void> | undefined
   #draining: Promise<void> | undefined
-  #isClosed = false
   #isOpen = false
   readonly #names: OutgoingNames
 
@@ -80,8 +79,8 @@ export class Engine {
       log: host.log,
       link: host.link,
       deliver: (message, receipt) => this.dispatcher.receive(message, receipt),
-      onReady: () => this.hooks.run('onConnect'),
-      onDown: (cause) => this.hooks.run('onDisconnect', cause)
+      onReady: () => this.hooks.runInTurn('onConnect'),
+      onDown: (cause) => this.hooks.runInTurn('onDisconnect', cause)
     })
   }
 
@@ -131,8 +130,7 @@ export class Engine {
   }
 
   get status (): Status {
-    if (this.#isClosed) return 'closed'
-    return this.#draining === undefined ? this.#session.status : 'draining'
+    return this.#session.status
   }
 
   health (): Health {
@@ -155,9 +153,7 @@ export class Engine {
 
   /** Connects and waits until every subscription is answered; gives up after `connectTimeout`. */
   async connect (): Promise<void> {
-    if (this.#draining !== undefined || this.#isClosed) {
-      throw new errors.FST_MQTT_CLOSED(this.settings.address.text)
-    }
+    if (this.#draining !== undefined) throw new errors.FST_MQTT_CLOSED(this.settings.address.text)
     if (isConnectingOff()) return
     this.#connecting ??= this.#session.start().finally(() => { this.#connecting = undefined })
     await this.#connecting
@@ -199,17 +195,21 @@ export class Engine {
 
   async #drain (): Promise<void> {
     this.dispatcher.stop()
-    this.#session.giveUp()
-    const { pluginTimeoutMs } = this.#host
-    const { drainTimeoutMs } = this.settings
-    const limitMs = pluginTimeoutMs === 0 ? drainTimeoutMs : Math.min(drainTimeoutMs, pluginTimeoutMs - 500)
-    await within(this.dispatcher.idle(), Math.max(0, limitMs))
+    this.#session.drain()
+    await within(this.dispatcher.idle(), this.#drainLimitMs)
   }
 
   async #close (): Promise<void> {
     await this.drain()
-    await this.#session.close()
-    this.#isClosed = true
+    await this.#session.close(this.#drainLimitMs)
+  }
+
+  /** For the handlers, and then for what waits to be sent: Fastify does not wait for ever. */
+  get #drainLimitMs (): number {
+    const { pluginTimeoutMs } = this.#host
+    const { drainTimeoutMs } = this.settings
+    if (pluginTimeoutMs === 0) return drainTimeoutMs
+    return Math.max(0, Math.min(drainTimeoutMs, pluginTimeoutMs - 500))
   }
 
   /** One that is for a subscription of an earlier process is for whoever matches. */

@@ -25,6 +25,8 @@ const layers: Readonly<Record<string, number>> = {
   testing: 5,
   connecting: 6,
   'connection-log': 6,
+  'connection-state': 6,
+  'connection-trouble': 6,
   'broker-session': 6,
   engine: 6,
   injection: 6,

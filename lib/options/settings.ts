@@ -224,7 +224,7 @@ function credentialsOf (options: MultimqttOptions, url: BrokerUrl | undefined): 
   }
   const problem = loginProblem(username, password)
   if (problem !== undefined) throw invalid(problem.key, problem.problem)
-  return new Credentials(() => ({ username, password }))
+  return new Credentials(() => ({ username, password }), false)
 }
 
 function sessionExpiryOf (options: MultimqttOptions): number {
