@@ -62,7 +62,6 @@ export class Engine {
   #connecting: Promise<void> | undefined
   #closing: Promise<void> | undefined
   #draining: Promise<void> | undefined
-  #isClosed = false
   #isOpen = false
   readonly #names: OutgoingNames
 
@@ -93,8 +92,8 @@ export class Engine {
       link: host.link,
       deliver: (message, receipt) => this.dispatcher.receive(message, receipt),
       mayConnect: () => this.#group?.mayConnect !== false,
-      onReady: () => this.hooks.run('onConnect'),
-      onDown: (cause) => this.hooks.run('onDisconnect', cause),
+      onReady: () => this.hooks.runInTurn('onConnect'),
+      onDown: (cause) => this.hooks.runInTurn('onDisconnect', cause),
       onChange: () => this.#group?.changed()
     })
     this.#group = settings.processes.mode === 'single' ? this.#createGroup(settings.processes) : undefined
@@ -158,8 +157,7 @@ export class Engine {
   }
 
   get status (): Status {
-    if (this.#isClosed) return 'closed'
-    return this.#draining === undefined ? this.#session.status : 'draining'
+    return this.#session.status
   }
 
   health (): Health {
@@ -182,9 +180,7 @@ export class Engine {
 
   /** Connects and waits until every subscription is answered; gives up after `connectTimeout`. */
   async connect (): Promise<void> {
-    if (this.#draining !== undefined || this.#isClosed) {
-      throw new errors.FST_MQTT_CLOSED(this.settings.address.text)
-    }
+    if (this.#draining !== undefined) throw new errors.FST_MQTT_CLOSED(this.settings.address.text)
     if (isConnectingOff()) return
     this.#connecting ??= this.#start().finally(() => { this.#connecting = undefined })
     await this.#connecting
@@ -227,11 +223,8 @@ export class Engine {
 
   async #drain (): Promise<void> {
     this.dispatcher.stop()
-    this.#session.giveUp()
-    const { pluginTimeoutMs } = this.#host
-    const { drainTimeoutMs } = this.settings
-    const limitMs = pluginTimeoutMs === 0 ? drainTimeoutMs : Math.min(drainTimeoutMs, pluginTimeoutMs - 500)
-    await within(this.dispatcher.idle(), Math.max(0, limitMs))
+    this.#session.drain()
+    await within(this.dispatcher.idle(), this.#drainLimitMs)
   }
 
   async #start (): Promise<void> {
@@ -242,8 +235,15 @@ export class Engine {
   async #close (): Promise<void> {
     await this.drain()
     this.#administration?.close()
-    await Promise.all([this.#session.close(), this.#administrator?.close()])
-    this.#isClosed = true
+    await Promise.all([this.#session.close(this.#drainLimitMs), this.#administrator?.close()])
+  }
+
+  /** For the handlers, and then for what waits to be sent: Fastify does not wait for ever. */
+  get #drainLimitMs (): number {
+    const { pluginTimeoutMs } = this.#host
+    const { drainTimeoutMs } = this.settings
+    if (pluginTimeoutMs === 0) return drainTimeoutMs
+    return Math.max(0, Math.min(drainTimeoutMs, pluginTimeoutMs - 500))
   }
 
   /** One that is for a subscription of an earlier process is for whoever matches. */

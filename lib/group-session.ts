@@ -45,7 +45,9 @@ export class GroupSession {
   #group: Group | undefined
   #wasJoined = false
   #wasUp = false
+  #isDraining = false
   #isClosed = false
+  #flushMs = 0
   readonly #waiting: (() => void)[] = []
   readonly #operations = new Map<string, Operation>()
 
@@ -72,6 +74,7 @@ export class GroupSession {
 
   get status (): Status {
     if (this.#isClosed) return 'closed'
+    if (this.#isDraining) return 'draining'
     if (this.#group === undefined) return 'idle'
     if (this.role === 'owner') return this.#own.status
     return this.#shared?.status ?? (this.#wasJoined ? 'offline' : 'connecting')
@@ -124,27 +127,30 @@ export class GroupSession {
     const deadline = performance.now() + connectTimeoutMs
     while (!this.#isStarted) {
       const leftMs = deadline - performance.now()
-      if (this.#isClosed || leftMs <= 0) {
-        const error = this.#isClosed ? this.#closedError() : this.#startError()
-        if (isOurs) await this.close()
+      const isEnding = this.#isClosed || this.#isDraining
+      if (isEnding || leftMs <= 0) {
+        const error = isEnding ? this.#closedError() : this.#startError()
+        if (isOurs) await this.close(0)
         throw error
       }
       await this.#change(leftMs)
     }
   }
 
-  giveUp (): void {
-    this.#own.giveUp()
+  drain (): void {
+    this.#own.drain()
+    this.#isDraining = true
     this.#changed()
   }
 
   /** Leaves the group, and hands the connection over if it is ours. */
-  async close (): Promise<void> {
+  async close (flushMs: number): Promise<void> {
+    this.#flushMs = flushMs
     this.#isClosed = true
     this.#changed()
     const group = this.#group
     if (group !== undefined) await group.close()
-    await this.#own.close()
+    await this.#own.close(flushMs)
   }
 
   /** To be called by the own session when something about it has changed. */
@@ -171,7 +177,7 @@ export class GroupSession {
         return { data: await operation(data, patience), bytes: noBytes }
       },
       becomeOwner: () => this.#own.open(),
-      resign: async (reason) => { await (reason === 'closing' ? this.#own.close() : this.#own.suspend()) },
+      resign: async (reason) => { await (reason === 'closing' ? this.#own.close(this.#flushMs) : this.#own.suspend()) },
       state: (): SharedState => ({ status: this.#own.status, health: shortened(this.#own.health) }),
       onRole: (role) => {
         if (role !== undefined) this.#wasJoined = true

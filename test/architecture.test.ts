@@ -26,6 +26,8 @@ const layers: Readonly<Record<string, number>> = {
   connecting: 6,
   'connection-log': 6,
   administration: 6,
+  'connection-state': 6,
+  'connection-trouble': 6,
   'broker-session': 6,
   'group-session': 6,
   engine: 6,
