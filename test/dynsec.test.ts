@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { suite, test } from 'node:test'
 import { inspect } from 'node:util'
 import fc from 'fast-check'
 import { placeTopic, readTopic } from '../lib/dynsec/acl-topics.ts'
 import { brokerError } from '../lib/dynsec/broker-errors.ts'
 import { prepareCommand } from '../lib/dynsec/checks.ts'
-import { commands } from '../lib/dynsec/commands.ts'
+import { commands, type CommandSpec } from '../lib/dynsec/commands.ts'
 import type { ControlSubscription } from '../lib/dynsec/control-channel.ts'
 import { Pace } from '../lib/dynsec/pace.ts'
 import { errors } from '../lib/errors.ts'
@@ -15,6 +17,7 @@ import { deferred, within } from './helpers/deadline.ts'
 import {
   fakeAdmin, playMosquitto20, type FakeControlLink, type Response, type SentCommand
 } from './helpers/fake-control-link.ts'
+import { root } from './helpers/programs.ts'
 
 const acl = { acltype: 'publishClientSend', topic: 'a/b', allow: true } as const
 const invalid = { code: 'FST_MQTT_DYNSEC_INVALID' }
@@ -342,6 +345,20 @@ suite('the way to the plugin', () => {
       })
       assert.deepEqual(link.commands.flat().filter((command) => command === 'enableClient'), [])
     }
+  })
+
+  test('takes longer than one call would wait: NO_ANSWER for that one, and the others go on', async () => {
+    const { link, dynsec } = fakeAdmin()
+    link.respond = () => undefined
+    const patient = dynsec.clients.enable('u')
+    const { commands: asked } = await link.next('getDetails')
+    await assert.rejects(dynsec.clients.enable('v', { timeout: 10 }), {
+      code: 'FST_MQTT_DYNSEC_NO_ANSWER', message: /within 10 ms, so nothing was sent: the answer is still awaited$/
+    })
+    link.respond = playMosquitto20
+    link.reply({ responses: asked.map((one) => ({ ...playMosquitto20(one), ...one })) })
+    await patient
+    assert.deepEqual(link.commands, [['enableClient']])
   })
 
   test('is lost before it is verified: OFFLINE, since nothing was sent', async () => {
@@ -1187,4 +1204,15 @@ test('secrets: nothing that can be printed has a password', async () => {
   look(dynsec)
   look(await dynsec.batch([{ command: 'createClient', username: 'u', password: canary }]))
   assert.deepEqual(seen.filter((text) => text.includes(canary)), [])
+})
+
+test('docs/dynsec.md has a row for each command, with the fields that it takes', () => {
+  const page = readFileSync(join(root, 'docs/dynsec.md'), 'utf8')
+  const rows = [...page.matchAll(/^\| `(\w+)` \| (.*) \| (.*) \|$/gm)].map(([row]) => row)
+  const expected = Object.entries<CommandSpec>(commands).map(([name, { does, request }]) => {
+    const fields = Object.keys(request.properties)
+      .map((field) => `\`${field}\`${request.required?.includes(field) === true ? '' : '?'}`)
+    return `| \`${name}\` | ${fields.join(' ') || '–'} | ${does} |`
+  })
+  assert.deepEqual(rows.slice(-expected.length), expected)
 })

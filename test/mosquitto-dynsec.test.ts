@@ -1,5 +1,11 @@
 import assert from 'node:assert/strict'
+import { execFile, spawn } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
 import { suite, test, type TestContext } from 'node:test'
+import { promisify } from 'node:util'
 import { connectAsync } from 'mqtt'
 import { prepareCommand } from '../lib/dynsec/checks.ts'
 import { commands } from '../lib/dynsec/commands.ts'
@@ -12,6 +18,8 @@ import { codes, refusals, type Refusal } from './helpers/dynsec-contract.ts'
 import { connectDevice } from './helpers/dynsec-device.ts'
 import { mosquittoCtrl } from './helpers/mosquitto-clients.ts'
 import { mosquittoMissing, startMosquitto, type Mosquitto } from './helpers/mosquitto.ts'
+import { freePorts } from './helpers/ports.ts'
+import { dynsecPluginPath, endWithUs, programPath, root } from './helpers/programs.ts'
 import { startProxy } from './helpers/proxy.ts'
 
 const skip = { skip: mosquittoMissing }
@@ -187,7 +195,7 @@ suite('many commands, on Mosquitto', skip, () => {
     assert.equal(settled.filter(({ status }) => status === 'fulfilled').length, 1_000)
     t.diagnostic(`another client waited for at most ${longestMs.toFixed(0)} ms, in ${count} round trips`)
     assert.ok(longestMs < 500, `${longestMs} ms`)
-    assert.ok(count > 100)
+    assert.ok(count > 25)
   })
 })
 
@@ -330,10 +338,10 @@ suite('when it cannot be, on Mosquitto', skip, () => {
           .map(([, acl]) => acl)
         await dynsec.roles.create({ rolename: username, acls })
         await dynsec.clients.create({ username, password: 'p', roles: [username] })
-        const admin = await createAdmin(t, { port, username, password: 'p', version, timeoutMs: 300 })
+        const admin = await createAdmin(t, { port, username, password: 'p', version, timeoutMs: 500 })
         const since = performance.now()
         const [error] = await admin.dynsec.clients.create({ username: 'by-a-nobody' }).then(() => [], (reason: DynsecError) => [reason])
-        assert.ok(performance.now() - since < 2_000)
+        assert.ok(performance.now() - since < 3_000)
         return error === undefined ? 'done' : `${error.code.replace('FST_MQTT_DYNSEC_', '')} ${/may not (\w+)/.exec(error.message)?.[1]}`
       }
       assert.equal(await outcome('subscribe'), 'NOT_AUTHORIZED subscribe')
@@ -405,10 +413,10 @@ suite('when it cannot be, on Mosquitto', skip, () => {
     const port = broker.ports.dynsec
     const admin = await createAdmin(t, { port })
     await admin.dynsec.batch(createRoles(100))
-    const { dynsec } = await createAdmin(t, { port, maximumPacketSize: 1_000, timeoutMs: 2_000 })
+    const { dynsec } = await createAdmin(t, { port, maximumPacketSize: 1_000, timeoutMs: 4_000 })
     const since = performance.now()
     await assert.rejects(dynsec.roles.list(), { code: 'FST_MQTT_DYNSEC_REPLY_LOST', command: 'listRoles' })
-    assert.ok(performance.now() - since < 1_900)
+    assert.ok(performance.now() - since < 3_900)
     assert.deepEqual(await dynsec.roles.list({ count: 2, offset: 1 }), ['role-0', 'role-1'])
     const [list, role] = await Promise.allSettled([dynsec.roles.list(), dynsec.roles.get('role-1')])
     assert.deepEqual([list.status, role.status], ['rejected', 'fulfilled'])
@@ -556,6 +564,39 @@ test('secrets: no password in the log of the broker, nor on any topic that other
 function createRoles (count: number): DynsecCommand[] {
   return Array.from({ length: count }, (_, index) => ({ command: 'createRole', rolename: `role-${index}` }))
 }
+
+test('docs/dynsec.md: the steps from an empty Mosquitto to a provisioned device', skip, async (t) => {
+  const page = readFileSync(join(root, 'docs/dynsec.md'), 'utf8')
+  const [server = '', device = ''] = [...page.matchAll(/^```sh\n(.*?)^```$/gms)].map(([, block = '']) => block)
+  const directory = mkdtempSync(join(tmpdir(), 'multimqtt-dynsec-'))
+  onEnd(t, () => rmSync(directory, { recursive: true, force: true }))
+  const [port = 0] = await freePorts(1)
+  const script = server
+    .replace('1884', String(port))
+    // What holds only for Debian, and for an ordinary user.
+    .replace('$(dpkg -L mosquitto | grep dynamic_security.so)', dynsecPluginPath() ?? '')
+    .replace('END\n/usr', `${process.getuid?.() === 0 ? 'user root\n' : ''}END\nexec /usr`)
+    .replace('/usr/sbin/mosquitto', programPath('mosquitto') ?? '')
+  const child = spawn('sh', ['-c', script], { cwd: directory, stdio: ['ignore', 'ignore', 'pipe'] })
+  endWithUs(child)
+  onEnd(t, () => child.kill('SIGKILL'))
+  const said = createInterface(child.stderr)
+  await within(new Promise<void>((resolve) => {
+    said.on('line', (line) => { if (/mosquitto version \S+ running/.test(line)) resolve() })
+  }), 5_000, 'start of the broker')
+
+  // What the program of that page does.
+  const { dynsec } = await createAdmin(t, { port, prefix: 'site' })
+  await dynsec.roles.create({
+    rolename: 'sensor-7', acls: [{ acltype: 'publishClientSend', topic: 'sensor/7/reading', allow: true }]
+  })
+  await dynsec.clients.create({ username: 'sensor-7', password: 'secret', roles: ['sensor-7'] })
+  const complaint = async (command: string) =>
+    (await promisify(execFile)('sh', ['-c', `${command.trim().replace('1884', String(port))} || true`])).stderr
+  assert.equal(await complaint(device), '')
+  assert.match(await complaint(device.replace('sensor/7', 'sensor/8')), /not authorized/i)
+  assert.match(await complaint(device.replace('-P secret', '-P wrong')), /not authorized/i)
+})
 
 /** The next time that a link comes up. */
 function once (link: MqttLink, event: 'up'): Promise<void> {

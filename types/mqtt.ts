@@ -1,5 +1,6 @@
 import type { FastifyTypeProvider, FastifyTypeProviderDefault } from 'fastify'
 import type { MqttClient } from 'mqtt'
+import type { Dynsec } from './dynsec.ts'
 import type { HookName, MqttErrorHandler, MqttHooks } from './hooks.ts'
 import type { InjectOptions, InjectResult } from './inject.ts'
 import type { ListedTopic } from './listing.ts'
@@ -130,6 +131,15 @@ export interface Mqtt<Provider extends FastifyTypeProvider = FastifyTypeProvider
   topics (): ListedTopic[]
   /** The same as a text for people, a line for each topic, as `fastify.printRoutes()` has it for routes. */
   printTopics (): string
+
+  /**
+   * Administers the dynamic security plugin of the Mosquitto broker. Needs the option `dynsec`.
+   *
+   * @throws `FST_MQTT_DYNSEC_NOT_ENABLED`
+   * @example
+   * await fastify.mqtt.dynsec.clients.create({ username: 'sensor-7', password, roles: ['sensor'] })
+   */
+  readonly dynsec: Dynsec
 
   /**
    * With `processes: { mode: 'single' }`: whether this process has the connection, or another one of its

@@ -3,7 +3,7 @@ import type { DynsecCapabilities } from '../../types/dynsec.ts'
 import { describeError, errors } from '../errors.ts'
 import { isRecord } from '../values.ts'
 import type { WireCommand } from './checks.ts'
-import type { Answer, Exchange, Self, SendOptions, Session } from './exchange.ts'
+import type { Answer, Exchange, Self, SendOptions, Session, SessionOptions } from './exchange.ts'
 import { correlationData, Replies } from './replies.ts'
 
 /** What the channel needs of a connection to the broker. */
@@ -72,11 +72,16 @@ export class ControlChannel implements Exchange {
     this.#removeListener = link.onChange((isUp) => { if (!isUp) this.#onDown() })
   }
 
-  async session ({ signal }: Pick<SendOptions, 'signal'> = {}): Promise<Session> {
-    if (this.#isClosed) throw new errors.FST_MQTT_CLOSED(this.#settings.broker)
-    if (!this.#link.isUp) throw new errors.FST_MQTT_OFFLINE(this.#settings.broker)
+  async session ({ timeoutMs, signal }: SessionOptions): Promise<Session> {
+    const { broker } = this.#settings
+    if (this.#isClosed) throw new errors.FST_MQTT_CLOSED(broker)
+    if (!this.#link.isUp) throw new errors.FST_MQTT_OFFLINE(broker)
     this.#session ??= this.#open()
-    return await unlessAborted(this.#session, signal)
+    const session = unlessAborted(this.#session, signal)
+    if (timeoutMs === undefined) return await session
+    const inTime = await unlessLate(session, timeoutMs)
+    if (inTime !== undefined) return inTime
+    throw new errors.FST_MQTT_DYNSEC_NO_ANSWER(broker, timeoutMs, 'the answer is still awaited')
   }
 
   async send (commands: readonly WireCommand[], options: SendOptions): Promise<readonly Answer[]> {

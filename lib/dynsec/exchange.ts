@@ -12,7 +12,7 @@ export interface Exchange {
    * @throws rejects with `FST_MQTT_OFFLINE`, `FST_MQTT_CLOSED`, `FST_MQTT_DYNSEC_ABORTED`,
    *   `FST_MQTT_DYNSEC_NOT_AUTHORIZED`, `FST_MQTT_DYNSEC_PLUGIN_ABSENT`, `FST_MQTT_DYNSEC_NO_ANSWER`
    */
-  session (options: Pick<SendOptions, 'signal'>): Promise<Session>
+  session (options: SessionOptions): Promise<Session>
   /**
    * Sends commands as one message, once.
    *
@@ -20,6 +20,12 @@ export interface Exchange {
    * @throws rejects as `session`, if nothing was sent
    */
   send (commands: readonly WireCommand[], options: SendOptions): Promise<readonly Answer[]>
+}
+
+export interface SessionOptions {
+  /** Of the caller; the way itself has the time of the settings. */
+  readonly timeoutMs?: number | undefined
+  readonly signal?: AbortSignal | undefined
 }
 
 export interface SendOptions {

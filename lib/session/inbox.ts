@@ -18,8 +18,6 @@ const [puback, pubrec, pubcomp] = [4, 5, 7] as const
 export class Receipt {
   readonly message: ReceivedPublish
   readonly #onSettled: (receipt: Receipt) => void
-  /** The connection that it is to be acknowledged on. */
-  connection = 0
   isSettled = false
   isAcknowledged = false
   /** From 0x80 on the message is refused, which only MQTT 5 can say. */
@@ -64,7 +62,6 @@ export class Inbox {
   #carried = new Map<number, Receipt>()
   /** With QoS 2: PUBREC is sent, PUBREL has not come. */
   readonly #received = new Map<number, ReceivedPublish>()
-  #connection = 0
   #isUp = false
 
   /** @param onExcess told when more than `maxUnacked` wait, which no broker with bounds lets happen */
@@ -80,7 +77,6 @@ export class Inbox {
   }
 
   onUp (isSessionPresent: boolean): void {
-    this.#connection++
     this.#isUp = true
     if (isSessionPresent) return
     this.#carried.clear()
@@ -88,7 +84,6 @@ export class Inbox {
   }
 
   onDown (): void {
-    if (!this.#isUp) return
     this.#isUp = false
     // What the connection before has not sent again may come on the next one.
     for (const [id, receipt] of this.#unacked) this.#carried.set(id, receipt)
@@ -124,8 +119,7 @@ export class Inbox {
   }
 
   #onSettled (receipt: Receipt): void {
-    const isCurrent = this.#isUp && receipt.connection === this.#connection
-    if (isCurrent) this.#acknowledge(receipt.message.qos === 2 ? 2 : 1)
+    if (this.#isUp) this.#acknowledge(receipt.message.qos === 2 ? 2 : 1)
   }
 
   #accept (message: ReceivedPublish, qos: 1 | 2): void {
@@ -138,7 +132,6 @@ export class Inbox {
   }
 
   #enlist (receipt: Receipt, qos: 1 | 2): void {
-    receipt.connection = this.#connection
     this.#unacked.set(receipt.message.messageId, receipt)
     this.#queues[qos].push(receipt)
   }
@@ -153,7 +146,8 @@ export class Inbox {
     if (known !== undefined && isSame(known.message, message)) {
       if (this.#carried.delete(messageId) && message.qos !== 0) {
         this.#enlist(known, message.qos)
-        if (known.isSettled) this.#acknowledge(message.qos)
+        // It may be done already.
+        this.#acknowledge(message.qos)
       }
       return true
     }
@@ -168,13 +162,10 @@ export class Inbox {
    */
   #isReceived (message: ReceivedPublish): boolean {
     const received = this.#received.get(message.messageId)
-    if (received === undefined) return false
-    if (isSame(received, message)) return true
-    this.#received.delete(message.messageId)
-    return false
+    return received !== undefined && isSame(received, message)
   }
 
-  /** Sends what can be sent without overtaking. */
+  /** Sends what can be sent without overtaking: only what came on this connection, or came again. */
   #acknowledge (qos: 1 | 2): void {
     const queue = this.#queues[qos]
     let head = this.#heads[qos]

@@ -9,7 +9,9 @@ import { sentProperties } from '../session/publish.ts'
 /** What a link needs of the broker that it leads to. */
 export interface LinkHost {
   route (publish: OutgoingPublish, from: MemoryLink): void
-  subscribe (link: MemoryLink, filter: string, options: SubscribeOptions, identifier: number | undefined): void
+  subscribe (
+    link: MemoryLink, filter: string, options: SubscribeOptions, identifier: number | undefined
+  ): void
   unsubscribe (link: MemoryLink, filter: string): void
   /** The link is open; it is connected when the broker calls `rise`, and not if it calls `refuse`. */
   attach (link: MemoryLink): void
