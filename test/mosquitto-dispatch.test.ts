@@ -206,48 +206,49 @@ suite('order and limits, on Mosquitto', { skip: mosquittoMissing, concurrency: 4
 })
 
 const overlaps = [
-  { what: 'one covers the other', filters: ['o/#', 'o/<x>/temperature', 'o/1/temperature'], copies: { retained: 1, live: 1 } },
-  { what: 'they cross', filters: ['o/+/temperature', 'o/1/+'], copies: { retained: 2, live: 2 } }
+  { what: 'covers', filters: ['#', '<x>/temperature', '1/temperature'], copies: 1 },
+  { what: 'crosses', filters: ['+/temperature', '1/+'], copies: 2 }
 ] as const
 
 suite('overlapping filters, on Mosquitto', { skip: mosquittoMissing, concurrency: 2 }, () => {
   for (const allowed of [true, false]) {
     for (const version of [5, 4] as const) {
-      for (const { what, filters, copies } of overlaps) {
-        for (const kind of ['retained', 'live'] as const) {
-          test(`allow_duplicate_messages ${allowed}, MQTT ${version}, ${kind}, ${what}: each topic once`, async (t) => {
-            const broker = await startMosquitto(t, { lines: [`allow_duplicate_messages ${allowed}`] })
-            const device = await createDevice(t, broker)
+      test(`allow_duplicate_messages ${allowed}, MQTT ${version}: each topic has a message once`, async (t) => {
+        const broker = await startMosquitto(t, { lines: [`allow_duplicate_messages ${allowed}`] })
+        const device = await createDevice(t, broker)
+        for (const { what, filters, copies } of overlaps) {
+          for (const kind of ['retained', 'live'] as const) {
+            const prefix = `${what}/${kind}`
             const send = async (n: number) => {
-              await device.publish('o/1/temperature', String(n), { qos: 2, retain: kind === 'retained' })
+              const options = { qos: 2, retain: kind === 'retained' } as const
+              await device.publish(`${prefix}/1/temperature`, String(n), options)
             }
             if (kind === 'retained') await send(0)
-            const { fastify } = await createApp(t, { url: broker.url, protocolVersion: version })
+            const { fastify } = await createApp(t, { url: broker.url, protocolVersion: version, prefix })
             const seen: string[] = []
             const end = deferred<void>()
             for (const [qos, filter] of filters.entries()) {
               fastify.mqtt.topic(filter as string, { qos: qos as 0 | 1 | 2 }, (message) => {
-                seen.push(`${filter} ${message.text()}`)
+                if (message.topic !== 'end') seen.push(`${filter} ${message.text()}`)
               })
             }
             fastify.mqtt.topic('end', { qos: 2 }, () => end.resolve())
             await fastify.ready()
             assert.deepEqual(fastify.mqtt.health().subscriptions.granted.length, filters.length + 1)
             // Twice the same is two messages.
-            if (kind === 'live') for (const n of [1, 1, 2]) await send(n)
-            await device.publish('end', '', { qos: 2 })
-            await within(end.promise, 5_000, 'end')
             const sent = kind === 'live' ? [1, 1, 2] : [0]
+            if (kind === 'live') for (const n of sent) await send(n)
+            await device.publish(`${prefix}/end`, '', { qos: 2 })
+            await within(end.promise, 5_000, 'end')
+            await fastify.close()
             // Nothing tells the copies apart on 3.1.1: those of filters that cross may repeat.
-            const isRepeated = version === 4 && copies[kind] > 1 && (kind === 'retained' || allowed)
-            const each = sent.flatMap((n) => Array<number>(isRepeated ? copies[kind] : 1).fill(n))
-            for (const filter of filters) {
-              assert.deepEqual(seen.filter((line) => line.startsWith(`${filter} `)), each.map((n) => `${filter} ${n}`))
-            }
-            assert.equal(seen.length, each.length * filters.length)
-          })
+            const isRepeated = version === 4 && (kind === 'retained' || allowed)
+            const each = sent.flatMap((n) => Array<number>(isRepeated ? copies : 1).fill(n))
+            const expected = filters.flatMap((filter) => each.map((n) => `${filter} ${n}`))
+            assert.deepEqual(seen.sort(), expected.sort(), prefix)
+          }
         }
-      }
+      })
     }
   }
 
