@@ -169,7 +169,8 @@ suite('order and limits, on Mosquitto', { skip: mosquittoMissing, concurrency: 4
   })
 
   test('handlers that publish to their own connection and await the broker do not wait for each other', async (t) => {
-    const broker = await startMosquitto(t)
+    // One round trip after the other: with Nagle's algorithm each would take 40 ms.
+    const broker = await startMosquitto(t, { lines: ['set_tcp_nodelay true'] })
     const { fastify } = await createApp(t, { url: broker.url, concurrency: 1, inbox: { maxUnacked: 5_000 } })
     const seen = inbox<string>()
     fastify.mqtt.topic('in/+', { qos: 1 }, async ({ topic }) => {
