@@ -1,4 +1,5 @@
 import { availableParallelism, loadavg } from 'node:os'
+import { benchChaos } from './chaos.ts'
 import { benchConsume } from './consume.ts'
 import { benchPublish } from './publish.ts'
 import { benchRouter } from './router.ts'
@@ -6,7 +7,8 @@ import { benchRouter } from './router.ts'
 const benches = new Map<string, () => Promise<void>>([
   ['router', benchRouter],
   ['consume', benchConsume],
-  ['publish', benchPublish]
+  ['publish', benchPublish],
+  ['chaos', benchChaos]
 ])
 
 const asked = process.argv.slice(2)
