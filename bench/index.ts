@@ -2,12 +2,14 @@ import { availableParallelism, loadavg } from 'node:os'
 import { benchChaos } from './chaos.ts'
 import { benchConsume } from './consume.ts'
 import { benchPublish } from './publish.ts'
+import { benchProcesses } from './processes.ts'
 import { benchRouter } from './router.ts'
 
 const benches = new Map<string, () => Promise<void>>([
   ['router', benchRouter],
   ['consume', benchConsume],
   ['publish', benchPublish],
+  ['processes', benchProcesses],
   ['chaos', benchChaos]
 ])
 

@@ -1,9 +1,12 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { Mqtt } from '../types/mqtt.ts'
-import type { Health, Stats } from '../types/status.ts'
+import type { Health, Stats, Status } from '../types/status.ts'
 import { ConnectionLog } from './connection-log.ts'
-import { describeError, errorCode, errors } from './errors.ts'
+import { ConnectionState } from './connection-state.ts'
+import { describeTrouble } from './connection-trouble.ts'
+import { errorCode, errors } from './errors.ts'
 import type { Settings } from './options/settings.ts'
+import type { Presence } from './options/will.ts'
 import { Connection, type ConnectCredentials, type ConnectionSettings } from './session/connection.ts'
 import { Inbox, type Deliver } from './session/inbox.ts'
 import type { Patience } from './session/job.ts'
@@ -29,6 +32,7 @@ export interface BrokerSessionHost {
 /** Milliseconds for the DISCONNECT itself, after everything has been waited for. */
 const disconnectMs = 500
 const pubrel = 6
+const asideOptions = { qos: 0, noLocal: false, retainAsPublished: false, retainHandling: 0 } as const
 /**
  * What the protocol allows: a message that is too large is refused by itself, since the broker would send it
  * again.
@@ -44,16 +48,26 @@ export class BrokerSession {
   readonly #outbox: Outbox
   readonly #inbox: Inbox
   readonly #log: ConnectionLog
+  readonly #state: ConnectionState
   #giveUp: (() => void) | undefined
+  readonly #watchers = new Set<(isUp: boolean) => void>()
+  #username: string | undefined
+  #isReady = false
   #isSessionPresent = false
-  #hasFailed = false
-  #isClosed = false
+  #isClosing = false
+  /** What is the matter, or was last. */
+  #trouble: { readonly code: string, readonly message: string } | undefined
+  /** Counts connections. */
+  #connection = 0
+  /** An 'online' that is not acknowledged: it is sent again by itself. */
+  #isAnnouncing = false
 
   constructor (settings: Settings, host: BrokerSessionHost) {
     const { address } = settings
     this.#settings = settings
     this.#host = host
     this.#log = new ConnectionLog(host.log, address.text)
+    this.#state = new ConnectionState(this.#log)
     const createLink = host.link ?? ((linkSettings, events) => new Connection(linkSettings, events))
     this.#link = createLink({
       ...settings, credentials: () => this.#askCredentials(), maxPacketBytes: largestPacketBytes
@@ -73,30 +87,58 @@ export class BrokerSession {
     return this.#link.limits
   }
 
+  /** True while filters can be subscribed. */
+  get isReady (): boolean {
+    return this.#isReady
+  }
+
+  get lastError (): Error | undefined {
+    return this.#link.lastError
+  }
+
+  /** Who has logged in last. */
+  get username (): string | undefined {
+    return this.#username
+  }
+
   get client (): Mqtt['client'] {
     return this.#link.client
   }
 
-  get status (): 'idle' | 'connecting' | 'ready' | 'offline' | 'closed' {
-    if (!this.#link.isOpen) return this.#hasFailed || this.#isClosed ? 'closed' : 'idle'
-    if (this.#link.isUp) return 'ready'
-    return this.#link.everUp ? 'offline' : 'connecting'
+  get status (): Status {
+    return this.#state.status
   }
 
   get health (): Omit<Health, 'ok' | 'status' | 'messages'> {
     const { granted, refused, pending } = this.book
-    const { attempts, lastError, everUp, version } = this.#link
+    const { attempts, everUp, version } = this.#link
     return {
       broker: this.#settings.address.text,
       protocolVersion: everUp ? version : undefined,
       attempts,
-      lastError: lastError && { code: errorCode(lastError), message: describeError(lastError) },
+      lastError: this.#trouble,
       subscriptions: { granted, refused, pending }
     }
   }
 
   get counters (): Pick<Stats, 'unacked' | 'outbox'> {
     return { unacked: this.#inbox.unacked, outbox: this.#outbox.counters }
+  }
+
+  /** Tells when the connection comes, and filters can be subscribed, and when it goes. @returns a remover */
+  watch (watcher: (isUp: boolean) => void): () => void {
+    this.#watchers.add(watcher)
+    return () => { this.#watchers.delete(watcher) }
+  }
+
+  /** Subscribes beside the book, on the present connection only. @returns the reason code */
+  async subscribeAside (filter: string): Promise<number> {
+    const [reasonCode] = await this.#link.subscribe([filter], asideOptions)
+    return reasonCode ?? 0x80
+  }
+
+  async unsubscribeAside (filter: string): Promise<void> {
+    await this.#link.unsubscribe([filter])
   }
 
   /** Rejects as `Outbox.publish`. */
@@ -106,13 +148,17 @@ export class BrokerSession {
 
   /** Connects, and goes on trying until it is closed. */
   open (): void {
-    if (!this.#link.isOpen) this.#link.open()
+    if (this.#link.isOpen) return
+    this.#trouble = undefined
+    this.#state.open()
+    this.#link.open()
   }
 
   /**
    * Connects and waits until every subscription is answered.
    *
-   * @throws rejects with `FST_MQTT_CONNECT_FAILED` after `connectTimeout`, or `FST_MQTT_CLOSED`
+   * @throws rejects with `FST_MQTT_CONNECT_FAILED` after `connectTimeout`, or at once if no other attempt
+   *   would help; with `FST_MQTT_CLOSED` if it is closed meanwhile
    */
   async start (): Promise<void> {
     const isOurs = !this.#link.isOpen
@@ -121,7 +167,8 @@ export class BrokerSession {
     const error = this.#startError()
     // One that was started before goes on.
     if (isOurs) {
-      this.#hasFailed = true
+      this.#trouble ??= { code: errorCode(error), message: error.message }
+      this.#state.fail()
       await this.#link.close(disconnectMs)
       this.book.onDown()
     }
@@ -134,27 +181,43 @@ export class BrokerSession {
    */
   async suspend (): Promise<void> {
     this.#outbox.reset(new errors.FST_MQTT_DELIVERY_UNKNOWN(this.#settings.address.text))
+    const cause = new errors.FST_MQTT_CONNECTION('another process of the group has the connection now')
+    this.#state.down(cause.message, cause, true, this.#link)
     await this.#link.close(0)
+    this.#isReady = false
+    for (const watcher of this.#watchers) watcher(false)
     this.#inbox.reset()
     this.book.onDown()
   }
 
-  /** Ends the wait of `start()`: the application closes. */
-  giveUp (): void {
-    this.#isClosed = true
+  /** Ends the wait of `start()`, and says that this connection will be closed. */
+  drain (): void {
+    this.#isClosing = true
+    this.#state.drain()
     this.#giveUp?.()
   }
 
-  /** Sends what waits, within `drainTimeout`, and disconnects; in every state, and in bounded time. */
-  async close (): Promise<void> {
-    this.giveUp()
-    if (this.#link.isUp) this.#announce('offline')
-    await this.#outbox.flush(this.#settings.drainTimeoutMs)
+  /**
+   * Sends what waits, within the time, and disconnects; in every state, and in bounded time.
+   *
+   * @param flushMs milliseconds for what waits to be sent, and acknowledged
+   */
+  async close (flushMs: number): Promise<void> {
+    this.drain()
+    const { presence } = this.#settings
+    const parting = presence !== undefined && this.#link.isUp
+      ? this.#announce(presence, 'offline', flushMs)
+      : undefined
+    await this.#outbox.flush(flushMs)
     this.#inbox.close()
     this.#outbox.close()
-    await this.#link.close(disconnectMs)
+    // What the broker has not taken from us it says itself, by the will.
+    const isSaid = await parting !== false
+    await this.#link.close(disconnectMs, isSaid)
+    this.#isReady = false
     this.book.close()
-    this.#log.onClosed()
+    for (const watcher of this.#watchers) watcher(false)
+    this.#state.close()
   }
 
   async #isReadyWithin (timeoutMs: number): Promise<boolean> {
@@ -172,10 +235,10 @@ export class BrokerSession {
 
   #startError (): Error {
     const { attempts, lastError, isUp } = this.#link
-    if (this.#isClosed) return new errors.FST_MQTT_CLOSED(this.#settings.address.text)
+    if (this.#isClosing) return new errors.FST_MQTT_CLOSED(this.#settings.address.text)
     const reason = isUp
       ? `the broker did not answer the subscriptions ${this.book.pending.join(', ')}`
-      : lastError === undefined ? 'no answer' : describeError(lastError)
+      : this.#trouble?.message ?? 'no answer'
     return new errors.FST_MQTT_CONNECT_FAILED(
       this.#settings.address.text,
       this.#settings.connectTimeoutMs,
@@ -187,7 +250,9 @@ export class BrokerSession {
 
   async #askCredentials (): Promise<ConnectCredentials> {
     if (this.#host.mayConnect?.() === false) throw new errors.FST_MQTT_CLOSED(this.#settings.address.text)
-    return await this.#settings.credentials.ask()
+    const login = await this.#settings.credentials.ask()
+    this.#username = login.username
+    return login
   }
 
   #linkEvents (): LinkEvents {
@@ -212,37 +277,62 @@ export class BrokerSession {
   }
 
   #onReady (): void {
+    this.#connection++
+    this.#isReady = true
     this.book.onUp(this.#isSessionPresent)
-    this.#announce('online')
+    for (const watcher of this.#watchers) watcher(true)
+    this.#state.up(this.#link)
+    if (this.#settings.presence !== undefined) void this.#announceOnline(this.#settings.presence)
     this.#host.onReady()
     const changed = () => this.#host.onChange?.()
     void this.book.answered().then(changed, changed)
-    this.#log.onReady(this.#link)
   }
 
   #onDown (cause: Error, wasUp: boolean): boolean {
+    this.#isReady = false
     this.book.onDown()
     this.#inbox.onDown()
+    for (const watcher of this.#watchers) watcher(false)
     const isSoon = this.#outbox.onDown(cause)
+    const message = describeTrouble(cause, wasUp, this.#settings)
+    this.#trouble = { code: errorCode(cause), message }
+    this.#state.down(message, cause, wasUp, this.#link)
     this.#host.onDown(cause)
     this.#host.onChange?.()
-    this.#log.onDown(cause, wasUp, this.#link)
-    const { everUp, version, nextVersion } = this.#link
-    // What will never change is not waited for.
-    if (!everUp && version === nextVersion && refusalClass(cause) === 'fatal') this.#giveUp?.()
+    if (this.#isHopeless(cause)) this.#giveUp?.()
     return isSoon
   }
 
-  /** Whether this client is there; the broker says it by the will if it is gone without a word. */
-  #announce (state: 'online' | 'offline'): void {
-    const { presence, publishTimeoutMs, drainTimeoutMs } = this.#settings
-    if (presence === undefined) return
+  /** Whether each other attempt of a start would end as this one: it is not waited for. */
+  #isHopeless (cause: Error): boolean {
+    const { everUp, version, nextVersion } = this.#link
+    if (everUp || version !== nextVersion) return false
+    const kind = refusalClass(cause)
+    return kind === 'fatal' || (kind === 'slow' && !this.#settings.credentials.mayChange)
+  }
+
+  /** Once it hears what is said to it: whoever sees it there may answer at once. */
+  async #announceOnline (presence: Presence): Promise<void> {
+    const connection = this.#connection
+    await this.book.answered().catch(() => {})
+    const isCurrent = connection === this.#connection && this.#link.isUp && !this.#isClosing
+    if (!isCurrent || this.#isAnnouncing) return
+    this.#isAnnouncing = true
+    await this.#announce(presence, 'online', this.#settings.publishTimeoutMs)
+    this.#isAnnouncing = false
+  }
+
+  /** @returns false if the broker has not taken it */
+  async #announce (presence: Presence, state: 'online' | 'offline', timeoutMs: number): Promise<boolean> {
     const { topic, qos } = presence
     const publish = { topic, payload: presence[state], qos, retain: true, properties: undefined }
-    const timeoutMs = state === 'online' ? publishTimeoutMs : Math.max(1, drainTimeoutMs)
-    void this.#outbox.publish(publish, { timeoutMs, signal: undefined }).catch((error: unknown) => {
-      this.#host.log.warn({ err: error, topic }, `the presence '${state}' was not published`)
-    })
+    try {
+      await this.#outbox.publish(publish, { timeoutMs: Math.max(1, timeoutMs), signal: undefined })
+      return true
+    } catch (error) {
+      if (!this.#isClosing) this.#host.log.warn({ err: error, topic }, `the presence '${state}' was not published`)
+      return false
+    }
   }
 
   /** The broker knows no bounds: it has to keep what is not acknowledged, and send it again. */

@@ -1,9 +1,11 @@
 import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
+import type { Dynsec } from '../types/dynsec.ts'
 import type { InjectResult } from '../types/inject.ts'
 import type { ListedTopic } from '../types/listing.ts'
 import type { Mqtt } from '../types/mqtt.ts'
 import type { Health, Stats, Status } from '../types/status.ts'
 import { isConnectingOff } from './connecting.ts'
+import { Administration } from './administration.ts'
 import { BrokerSession } from './broker-session.ts'
 import { Dispatcher } from './dispatch/dispatcher.ts'
 import { ConnectionHooks } from './dispatch/hooks.ts'
@@ -54,10 +56,12 @@ export class Engine {
   readonly #group: GroupSession | undefined
   /** Whichever of the two the application has. */
   readonly #session: BrokerSession | GroupSession
+  #administration: Administration | undefined
+  /** The administrator's own connection. */
+  #administrator: Engine | undefined
   #connecting: Promise<void> | undefined
   #closing: Promise<void> | undefined
   #draining: Promise<void> | undefined
-  #isClosed = false
   #isOpen = false
   readonly #names: OutgoingNames
 
@@ -88,12 +92,13 @@ export class Engine {
       link: host.link,
       deliver: (message, receipt) => this.dispatcher.receive(message, receipt),
       mayConnect: () => this.#group?.mayConnect !== false,
-      onReady: () => this.hooks.run('onConnect'),
-      onDown: (cause) => this.hooks.run('onDisconnect', cause),
+      onReady: () => this.hooks.runInTurn('onConnect'),
+      onDown: (cause) => this.hooks.runInTurn('onDisconnect', cause),
       onChange: () => this.#group?.changed()
     })
     this.#group = settings.processes.mode === 'single' ? this.#createGroup(settings.processes) : undefined
     this.#session = this.#group ?? this.#own
+    if (settings.dynsec !== undefined) this.#administration = this.#createAdministration(settings.dynsec)
   }
 
   /**
@@ -141,13 +146,18 @@ export class Engine {
     return this.#own.client
   }
 
+  /** @throws `FST_MQTT_DYNSEC_NOT_ENABLED` */
+  get dynsec (): Dynsec {
+    if (this.#administration === undefined) throw new errors.FST_MQTT_DYNSEC_NOT_ENABLED()
+    return this.#administration.dynsec
+  }
+
   get role (): 'owner' | 'member' | undefined {
     return this.#group?.role
   }
 
   get status (): Status {
-    if (this.#isClosed) return 'closed'
-    return this.#draining === undefined ? this.#session.status : 'draining'
+    return this.#session.status
   }
 
   health (): Health {
@@ -170,17 +180,16 @@ export class Engine {
 
   /** Connects and waits until every subscription is answered; gives up after `connectTimeout`. */
   async connect (): Promise<void> {
-    if (this.#draining !== undefined || this.#isClosed) {
-      throw new errors.FST_MQTT_CLOSED(this.settings.address.text)
-    }
+    if (this.#draining !== undefined) throw new errors.FST_MQTT_CLOSED(this.settings.address.text)
     if (isConnectingOff()) return
-    this.#connecting ??= this.#session.start().finally(() => { this.#connecting = undefined })
+    this.#connecting ??= this.#start().finally(() => { this.#connecting = undefined })
     await this.#connecting
   }
 
   /** Goes on trying until it is closed. */
   connectInBackground (): void {
     this.#session.open()
+    this.#administrator?.connectInBackground()
   }
 
   /** Lets messages through to the handlers: the application is ready. */
@@ -214,23 +223,41 @@ export class Engine {
 
   async #drain (): Promise<void> {
     this.dispatcher.stop()
-    this.#session.giveUp()
-    const { pluginTimeoutMs } = this.#host
-    const { drainTimeoutMs } = this.settings
-    const limitMs = pluginTimeoutMs === 0 ? drainTimeoutMs : Math.min(drainTimeoutMs, pluginTimeoutMs - 500)
-    await within(this.dispatcher.idle(), Math.max(0, limitMs))
+    this.#session.drain()
+    await within(this.dispatcher.idle(), this.#drainLimitMs)
+  }
+
+  async #start (): Promise<void> {
+    await this.#session.start()
+    await this.#administrator?.connect()
   }
 
   async #close (): Promise<void> {
     await this.drain()
-    await this.#session.close()
-    this.#isClosed = true
+    this.#administration?.close()
+    await Promise.all([this.#session.close(this.#drainLimitMs), this.#administrator?.close()])
+  }
+
+  /** For the handlers, and then for what waits to be sent: Fastify does not wait for ever. */
+  get #drainLimitMs (): number {
+    const { pluginTimeoutMs } = this.#host
+    const { drainTimeoutMs } = this.settings
+    if (pluginTimeoutMs === 0) return drainTimeoutMs
+    return Math.max(0, Math.min(drainTimeoutMs, pluginTimeoutMs - 500))
   }
 
   /** One that is for a subscription of an earlier process is for whoever matches. */
   #isFor (filter: string, subscriptionIds: readonly number[]): boolean {
     const filters = subscriptionIds.map((id) => this.book.filterOf(id))
     return filters.includes(filter) || filters.every((known) => known === undefined)
+  }
+
+  #createAdministration (dynsec: NonNullable<Settings['dynsec']>): Administration {
+    if (dynsec.connection !== undefined) this.#administrator = new Engine(dynsec.connection, this.#host)
+    const { settings, dispatcher } = this.#administrator ?? this
+    const own = this.#administrator === undefined ? this.#own : this.#administrator.#own
+    const group = this.#administrator === undefined ? this.#group : undefined
+    return new Administration(this.settings.prefix, dynsec, { settings, own, dispatcher, group })
   }
 
   #createGroup ({ group, dir, heartbeatMs, ownerTimeoutMs }: SingleProcesses): GroupSession {
@@ -275,15 +302,14 @@ type SingleProcesses = Extract<Settings['processes'], { mode: 'single' }>
 
 /** What processes have in common that are one group. */
 function meetingOf (
-  { address, username, prefix }: Settings, group: string, dir: string | undefined
+  { address, username, prefix, namespace }: Settings, group: string, dir: string | undefined
 ): Meeting {
-  return { group, identity: [address.text, username ?? '', prefix], dir }
+  return { group, identity: [address.text, username ?? '', prefix, namespace ?? ''], dir }
 }
 
 /** Whoever is the owner has the same session: found by the same client identifier. */
 function withGroupClientId (settings: Settings): Settings {
-  const { processes } = settings
-  if (processes.mode === 'each') return settings
-  const { group, dir, clientId } = processes
-  return { ...settings, clientId: clientId ?? groupClientId(meetingOf(settings, group, dir)) }
+  const { processes, hasClientId } = settings
+  if (processes.mode === 'each' || hasClientId) return settings
+  return { ...settings, clientId: groupClientId(meetingOf(settings, processes.group, processes.dir)) }
 }

@@ -20,6 +20,11 @@ export interface GroupSessionHost {
   onTrouble (error: Error): void
 }
 
+/** What the owner does for a process of its group. */
+type Operation = (data: unknown, patience: Patience) => Promise<unknown>
+
+const noBytes = Buffer.alloc(0)
+
 /** What the owner tells the members: plain data. */
 interface SharedState {
   readonly status: Status
@@ -40,8 +45,11 @@ export class GroupSession {
   #group: Group | undefined
   #wasJoined = false
   #wasUp = false
+  #isDraining = false
   #isClosed = false
+  #flushMs = 0
   readonly #waiting: (() => void)[] = []
+  readonly #operations = new Map<string, Operation>()
 
   constructor (settings: Settings, groupSettings: GroupSettings, host: GroupSessionHost) {
     this.#settings = settings
@@ -66,6 +74,7 @@ export class GroupSession {
 
   get status (): Status {
     if (this.#isClosed) return 'closed'
+    if (this.#isDraining) return 'draining'
     if (this.#group === undefined) return 'idle'
     if (this.role === 'owner') return this.#own.status
     return this.#shared?.status ?? (this.#wasJoined ? 'offline' : 'connecting')
@@ -90,6 +99,17 @@ export class GroupSession {
     return this.#group.publish({ topic, payload, qos, retain, properties }, patience)
   }
 
+  /** Says how the owner does an operation, whichever process asks for it. */
+  serve (name: string, operation: Operation): void {
+    this.#operations.set(name, operation)
+  }
+
+  /** Has the owner do an operation; what it takes and gives has to have JSON. */
+  async call (name: string, data: unknown, patience: Patience): Promise<unknown> {
+    if (this.#group === undefined) throw new errors.FST_MQTT_OFFLINE(this.#settings.address.text)
+    return (await this.#group.call(name, { data, bytes: noBytes }, patience)).data
+  }
+
   /** Joins the group, and takes part in it until `close()`. @throws `FST_MQTT_GROUP_DIRECTORY` */
   open (): void {
     this.#group ??= joinGroup(this.#groupSettings, this.#hooks())
@@ -107,27 +127,30 @@ export class GroupSession {
     const deadline = performance.now() + connectTimeoutMs
     while (!this.#isStarted) {
       const leftMs = deadline - performance.now()
-      if (this.#isClosed || leftMs <= 0) {
-        const error = this.#isClosed ? this.#closedError() : this.#startError()
-        if (isOurs) await this.close()
+      const isEnding = this.#isClosed || this.#isDraining
+      if (isEnding || leftMs <= 0) {
+        const error = isEnding ? this.#closedError() : this.#startError()
+        if (isOurs) await this.close(0)
         throw error
       }
       await this.#change(leftMs)
     }
   }
 
-  giveUp (): void {
-    this.#own.giveUp()
+  drain (): void {
+    this.#own.drain()
+    this.#isDraining = true
     this.#changed()
   }
 
   /** Leaves the group, and hands the connection over if it is ours. */
-  async close (): Promise<void> {
+  async close (flushMs: number): Promise<void> {
+    this.#flushMs = flushMs
     this.#isClosed = true
     this.#changed()
     const group = this.#group
     if (group !== undefined) await group.close()
-    await this.#own.close()
+    await this.#own.close(flushMs)
   }
 
   /** To be called by the own session when something about it has changed. */
@@ -148,10 +171,14 @@ export class GroupSession {
   #hooks (): GroupHooks {
     return {
       publish: (publish, patience) => this.#publishForGroup(publish, patience),
-      call: (name) => Promise.reject(new errors.FST_MQTT_PEER_REFUSED(`there is no operation '${name}'`)),
+      call: async (name, { data }, patience) => {
+        const operation = this.#operations.get(name)
+        if (operation === undefined) throw new errors.FST_MQTT_PEER_REFUSED(`there is no operation '${name}'`)
+        return { data: await operation(data, patience), bytes: noBytes }
+      },
       becomeOwner: () => this.#own.open(),
-      resign: async (reason) => { await (reason === 'closing' ? this.#own.close() : this.#own.suspend()) },
-      state: (): SharedState => ({ status: this.#own.status, health: this.#own.health }),
+      resign: async (reason) => { await (reason === 'closing' ? this.#own.close(this.#flushMs) : this.#own.suspend()) },
+      state: (): SharedState => ({ status: this.#own.status, health: shortened(this.#own.health) }),
       onRole: (role) => {
         if (role !== undefined) this.#wasJoined = true
         this.#host.onRole(role)
@@ -225,4 +252,17 @@ export class GroupSession {
     const { lastError } = this.health
     return new errors.FST_MQTT_CONNECTION(lastError?.message ?? 'the process that has the connection is gone')
   }
+}
+
+/** Of so many filters of a kind the members are told: it goes to all of them with every change. */
+const maxFilters = 200
+
+function shortened (health: SessionHealth): SessionHealth {
+  const { granted, refused, pending } = health.subscriptions
+  const subscriptions = {
+    granted: granted.slice(0, maxFilters),
+    refused: refused.slice(0, maxFilters),
+    pending: pending.slice(0, maxFilters)
+  }
+  return { ...health, subscriptions }
 }

@@ -132,6 +132,10 @@ export class MqttContext {
     return printTopics(this.topics())
   }
 
+  get dynsec (): Mqtt['dynsec'] {
+    return this.#context.engine('dynsec').dynsec
+  }
+
   get role (): Mqtt['role'] {
     return this.#context.engine('role').role
   }

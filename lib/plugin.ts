@@ -5,7 +5,7 @@ import { isConnectingOff } from './connecting.ts'
 import { Engine } from './engine.ts'
 import { errors } from './errors.ts'
 import { resolveOptions, type Settings } from './options/settings.ts'
-import { workerHint } from './processes/workers.ts'
+import { workerHint, workersWarning } from './processes/workers.ts'
 import { registerFormats } from './payload/formats.ts'
 import { Scope } from './scope.ts'
 import { memoryLinkTo } from './testing/memory-broker.ts'
@@ -28,7 +28,8 @@ async function register (fastify: FastifyInstance, options: MultimqttOptions): P
     link,
     poisoning: { protoAction: onProtoPoisoning ?? 'error', constructorAction: onConstructorPoisoning ?? 'error' }
   })
-  const hint = settings.processes.mode === 'each' ? workerHint() : undefined
+  // Who says 'each' means it.
+  const hint = options.processes === undefined ? workerHint() : undefined
   if (hint !== undefined) warnOfWorkers(fastify, hint, settings)
   Scope.of(fastify).attach(settings.namespace, engine)
   if (settings.tls.rejectUnauthorized === false) {
@@ -53,9 +54,7 @@ let hasWarned = false
 function warnOfWorkers (fastify: FastifyInstance, hint: string, { clientId, hasClientId }: Settings): void {
   if (hasWarned) return
   hasWarned = true
-  fastify.log.warn(`this process is ${hint}: each of them has a connection of its own, and handles every message. ` +
-    "With processes: { mode: 'single', group } they share one" +
-    (hasClientId ? `. With the same clientId '${clientId}' they also cut each other off` : ''))
+  fastify.log.warn(workersWarning(hint, hasClientId ? clientId : undefined))
 }
 
 /**

@@ -11,6 +11,7 @@ import { basename, join } from 'node:path'
 import { describe, test } from 'node:test'
 import fc from 'fast-check'
 import { errors } from '../lib/errors.ts'
+import { groupSessionExpiry, resolveProcesses } from '../lib/options/processes.ts'
 import { Channel, type ChannelEnd, type ChannelSettings } from '../lib/processes/channel.ts'
 import { directoryOf, ensureDirectory, groupKey, socketName } from '../lib/processes/directory.ts'
 import { Election, type Seat } from '../lib/processes/election.ts'
@@ -24,6 +25,7 @@ import {
   type ForwardedPublish, type Frame, type Parcel
 } from '../lib/processes/protocol.ts'
 import { Relay, type Patience, type Route, type Task } from '../lib/processes/relay.ts'
+import { workerHint, workersWarning, type Hints } from '../lib/processes/workers.ts'
 import { onEnd, type Owner } from './helpers/cleanup.ts'
 import { deferred, within } from './helpers/deadline.ts'
 import { Mailbox } from './helpers/mailbox.ts'
@@ -72,7 +74,7 @@ const text = fc.string({ unit: 'grapheme', minLength: 1, maxLength: 50 })
   .filter((value) => /^[^\p{Cc}\p{Noncharacter_Code_Point}+#]+$/u.test(value) && value.isWellFormed())
 const bytes = fc.oneof(
   { weight: 5, arbitrary: fc.uint8Array({ maxLength: 200 }).map((array) => Buffer.from(array)) },
-  { weight: 1, arbitrary: fc.constantFrom(16_383, 16_384, 70_000).map((size) => Buffer.alloc(size, size)) }
+  { weight: 1, arbitrary: fc.constantFrom(4_095, 4_096, 70_000).map((size) => Buffer.alloc(size, size)) }
 )
 const id = fc.integer({ min: 0, max: 0xffff_ffff })
 const json = fc.jsonValue().map((value) => JSON.parse(JSON.stringify(value)) as unknown)
@@ -1147,6 +1149,7 @@ describe('group', () => {
     owner.engine.onResign = async () => await release.promise
     const closing = owner.group.close()
     await owner.engine.hears('resign closing')
+    assert.equal(owner.group.holdsOwnership(), true)
     // The members have been told, and wait for the next owner.
     const waiting = member.group.publish(publishOf(1, 'meanwhile'), patience)
     await assert.rejects(async () => {
@@ -1387,6 +1390,18 @@ describe('group', () => {
     assert.equal(owner.group.role, 'owner')
   })
 
+  test('close: an owner that is about to leave does not step down as well', async (t) => {
+    const { directory, all: [owner] } = await groupOf(t, 1)
+    assert.ok(owner)
+    owner.engine.onResign = async () => {
+      symlinkSync('1.00000000.sock', join(directory, 'owner.2'))
+      assert.equal(owner.group.holdsOwnership(), false)
+    }
+    await within(owner.group.close(), ceilingMs, 'close')
+    await owner.engine.hears('resign closing')
+    await assert.rejects(owner.engine.told.take((told) => told.startsWith('resign'), 'second resign', 10))
+  })
+
   test('close: an engine that fails to let go, or never does, holds nothing up', async (t) => {
     const { directory, all: [owner, next, last] } = await groupOf(t, 3, { drainTimeoutMs: 20 })
     assert.ok(owner && next && last)
@@ -1440,5 +1455,92 @@ describe('group', () => {
     await assert.rejects(member.group.publish(publishOf(1), patience), { code: 'FST_MQTT_CLOSED' })
     await assert.rejects(member.group.joined(), { code: 'FST_MQTT_CLOSED' })
     assert.equal(owner.group.role, 'owner')
+  })
+})
+
+describe('workers', () => {
+  const alone = { isClusterWorker: false, isMainThread: true, env: {}, platformatic: undefined }
+  const pm2 = { NODE_APP_INSTANCE: '0', pm_id: '3', exec_mode: 'fork_mode', instances: '1' }
+  const cases: [string, Partial<Hints>, string | undefined][] = [
+    ['a process on its own', {}, undefined],
+    ['node:cluster', { isClusterWorker: true }, 'a worker of node:cluster'],
+    ['a worker thread', { isMainThread: false }, 'a worker thread'],
+    ['Watt', { isMainThread: false, platformatic: { workerId: 0 } }, 'a worker of Watt'],
+    ['Watt with one worker', { isMainThread: false, platformatic: {} }, 'a worker thread'],
+    ['PM2 with one process', { env: pm2 }, undefined],
+    ['PM2, the first of two in fork mode', { env: { ...pm2, instances: '2' } }, 'instance 0 of PM2'],
+    ['PM2, another one in fork mode', { env: { ...pm2, NODE_APP_INSTANCE: '1' } }, 'instance 1 of PM2'],
+    ['PM2 in cluster mode', { isClusterWorker: true, env: { ...pm2, exec_mode: 'cluster_mode' } }, 'instance 0 of PM2'],
+    ['PM2 without an instance variable', { env: { pm_id: '3' } }, 'instance 3 of PM2']
+  ]
+  for (const [what, hints, hint] of cases) {
+    test(`${what}: ${hint ?? 'nothing to warn of'}`, () => {
+      assert.equal(workerHint({ ...alone, ...hints }), hint)
+    })
+  }
+
+  test('this process is looked at by default', () => {
+    const platformatic = globalThis as { platformatic?: unknown }
+    platformatic.platformatic = { workerId: 1 }
+    assert.equal(workerHint(), 'a worker of Watt')
+    delete platformatic.platformatic
+  })
+
+  test('the warning says what happens and what to do, and names a fixed client id', () => {
+    assert.equal(workersWarning('a worker thread', undefined),
+      'this process is a worker thread, so there may be several workers: each of them has a connection of its ' +
+      "own, and handles every message. Set processes: { mode: 'single', group: '…' } to share one connection, " +
+      "or processes: 'each' to mean this")
+    assert.match(workersWarning('a worker thread', 'gateway'), /all of them connect as 'gateway', .* cut each other off/)
+  })
+})
+
+describe('the option processes', () => {
+  const resolve = (given: unknown) => resolveProcesses(given as Parameters<typeof resolveProcesses>[0])
+
+  test("it is 'each', or a group with defaults for all else", () => {
+    assert.deepEqual([resolve(undefined), resolve('each')], [{ mode: 'each' }, { mode: 'each' }])
+    assert.deepEqual(resolve({ mode: 'single', group: 'orders' }), {
+      mode: 'single', group: 'orders', dir: undefined, heartbeatMs: 500, ownerTimeoutMs: 5_000
+    })
+    const given = { mode: 'single', group: 'a.B_c-9', handle: 'owner', dir: '/run/app', heartbeat: 250, ownerTimeout: 1_500 }
+    assert.deepEqual(resolve(given), {
+      mode: 'single', group: 'a.B_c-9', dir: '/run/app', heartbeatMs: 250, ownerTimeoutMs: 1_500
+    })
+    const nothing = { handle: undefined, dir: undefined, heartbeat: undefined, ownerTimeout: undefined }
+    assert.deepEqual(resolve({ mode: 'single', group: 'a', ...nothing }), resolve({ mode: 'single', group: 'a' }))
+  })
+
+  const group = 'expected the name that all processes which share the connection have in common'
+  const cases: [unknown, string][] = [
+    ['single', "'processes': expected 'each' or an object with mode and group, not 'single'"],
+    [null, "'processes': expected 'each' or an object with mode and group, not null"],
+    [{ mode: 'single' }, `'processes.group': ${group}`],
+    [{ mode: 'single', group: '' }, `'processes.group': ${group}`],
+    [{ mode: 'single', group: 'a/b' }, `'processes.group': ${group}`],
+    [{ mode: 'single', group: 'a'.repeat(65) }, `'processes.group': ${group}`],
+    [{ group: 'a' }, "'processes.mode': expected 'single', not undefined"],
+    [{ mode: 'shared', group: 'a' }, "'processes.mode': expected 'single', not 'shared'"],
+    [{ mode: 'single', group: 'a', handle: 'spread' }, "'processes.handle': expected 'owner', not 'spread'"],
+    [{ mode: 'single', group: 'a', dir: '' }, "'processes.dir': expected the path of a directory, not ''"],
+    [{ mode: 'single', group: 'a', heartbeat: 5 }, "'processes.heartbeat': expected a whole number of milliseconds"],
+    [{ mode: 'single', group: 'a', ownerTimeout: 1.5 }, "'processes.ownerTimeout': expected a whole number"],
+    [{ mode: 'single', group: 'a', ownerTimeout: 1_499 },
+      "'processes.ownerTimeout': it has to be at least three heartbeats, 1500 ms, not 1499"],
+    [{ mode: 'single', group: 'a', election: 'broker' },
+      "'processes.election': there is no such option, there are mode, group, handle, dir, heartbeat, ownerTimeout"]
+  ]
+  for (const [given, message] of cases) {
+    test(`${JSON.stringify(given)} is refused: ${message.slice(0, 60)}`, () => {
+      assert.throws(() => resolve(given), (error: Error & { code?: string }) =>
+        error.code === 'FST_MQTT_OPTIONS_INVALID' && error.message.startsWith(`Invalid option ${message}`))
+    })
+  }
+
+  test('a group has a session that the broker keeps', () => {
+    assert.deepEqual([groupSessionExpiry(undefined), groupSessionExpiry(60)], [3_600, 60])
+    assert.throws(() => groupSessionExpiry(0), {
+      code: 'FST_MQTT_OPTIONS_INVALID', message: /^Invalid option 'session.expiry': with processes: .* it cannot be 0: /
+    })
   })
 })

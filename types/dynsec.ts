@@ -28,7 +28,8 @@ export interface DynsecOptions {
  * parts, it is the plugin's own one, with its TLS. Without a `clientId` it has a random one.
  */
 export type DynsecConnectionOptions = Pick<
-  MultimqttOptions, 'url' | 'protocol' | 'host' | 'port' | 'path' | 'username' | 'password' | 'clientId' | 'tls'
+  MultimqttOptions,
+  'url' | 'protocol' | 'host' | 'port' | 'path' | 'username' | 'password' | 'credentials' | 'clientId' | 'tls'
 >
 
 /** What every call takes. */

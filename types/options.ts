@@ -1,6 +1,7 @@
 import type { IClientOptions } from 'mqtt'
 import type { DynsecOptions } from './dynsec.ts'
 import type { PublishProperties, QoS } from './message.ts'
+import type { ProcessesOptions } from './processes.ts'
 import type { Codec, MessageOrder } from './topic.ts'
 
 /** The schemes of `url`, and the values of `protocol`. `tcp` is `mqtt`; `ssl` and `tls` are `mqtts`. */
@@ -72,27 +73,6 @@ export interface PresenceOptions {
   absolute?: boolean | undefined
 }
 
-/** One connection for all processes and worker threads of a group on one machine. */
-export interface SingleProcessesOptions {
-  mode: 'single'
-  /**
-   * The name of the group: letters, digits, `_`, `.` and `-`, at most 64. Processes are in one group if they
-   * also have the same user, broker, username and prefix.
-   */
-  group: string
-  /** Handlers run in the owner of the connection. */
-  handle?: 'owner' | undefined
-  /**
-   * A local directory, in which a private one is made for the group. Default: `XDG_RUNTIME_DIR`, else the
-   * one for temporary files.
-   */
-  dir?: string | undefined
-  /** Milliseconds between signs of life. Default 500. */
-  heartbeat?: number | undefined
-  /** Milliseconds without a sign of life after which another process takes over. Default 5000. */
-  ownerTimeout?: number | undefined
-}
-
 /** What `fastify.register(multimqtt, options)` takes. An unknown key is an error. */
 export interface MultimqttOptions {
   /**
@@ -157,7 +137,7 @@ export interface MultimqttOptions {
    * `'each'`: every process has a connection of its own. `{ mode: 'single', group }`: the processes of a
    * group on one machine share one; see docs/processes.md. Default `'each'`.
    */
-  processes?: 'each' | SingleProcessesOptions | undefined
+  processes?: ProcessesOptions | undefined
   /**
    * Milliseconds between attempts: random ones below a limit that begins with `minDelay` and doubles up to
    * `maxDelay`; anew after 10 s of connection. Default 250 and 30000.

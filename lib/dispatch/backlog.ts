@@ -8,21 +8,27 @@ export interface BacklogLimits {
   readonly overflow: 'drop-oldest' | 'drop-newest'
 }
 
-/** Something that waits and may be lost, since nobody would send it again. */
-export interface Droppable {
+/** Why something that waits will not run: others came, or nothing is begun any more. */
+export type Loss = 'dropped' | 'given up'
+
+/** Something that waits. */
+export interface Waiting {
   readonly bytes: number
-  /** It gives way: takes itself out of wherever it waits. */
-  drop (): void
+  /** Whether it may be dropped: it has no acknowledgement that waits with it, and would not come again. */
+  readonly isDroppable: boolean
+  /** Takes itself out of wherever it waits. */
+  lose (why: Loss): void
 }
 
 const secondMs = 1_000
 
-/** What waits for handlers and has no acknowledgement that waits with it: only that may be lost. */
+/** All that waits for handlers. What nobody would send again is limited; the rest is limited by the inbox. */
 export class Backlog {
   readonly #limits: BacklogLimits
   readonly #warn: (dropped: number) => void
   readonly #now: () => number
-  readonly #queue = new Queue<Droppable>()
+  readonly #droppable = new Queue<Waiting>()
+  readonly #kept = new Queue<Waiting>()
   #bytes = 0
   #dropped = 0
   #told = 0
@@ -35,35 +41,46 @@ export class Backlog {
     this.#now = now
   }
 
+  get size (): number {
+    return this.#droppable.size + this.#kept.size
+  }
+
   /** How many have been dropped. */
   get dropped (): number {
     return this.#dropped
   }
 
-  get size (): number {
-    return this.#queue.size
-  }
-
-  add (waiting: Droppable): Place<Droppable> {
+  add (waiting: Waiting): Place<Waiting> {
+    if (!waiting.isDroppable) return this.#kept.push(waiting)
     this.#bytes += waiting.bytes
-    return this.#queue.push(waiting)
+    return this.#droppable.push(waiting)
   }
 
-  remove (place: Place<Droppable>): void {
-    if (place.queue === undefined) return
+  remove (place: Place<Waiting>): void {
+    if (place.queue === this.#droppable) this.#bytes -= place.value.bytes
     place.leave()
-    this.#bytes -= place.value.bytes
   }
 
   /** After each `add`: drops what is too much. One that is larger than the limit may wait alone. */
   trim (): void {
     const { maxMessages, maxBytes, overflow } = this.#limits
-    while (this.#queue.size > maxMessages || (this.#bytes > maxBytes && this.#queue.size > 1)) {
-      const victim = overflow === 'drop-oldest' ? this.#queue.first : this.#queue.last
+    const queue = this.#droppable
+    while (queue.size > maxMessages || (this.#bytes > maxBytes && queue.size > 1)) {
+      const victim = overflow === 'drop-oldest' ? queue.first : queue.last
       if (victim === undefined) return
       this.remove(victim)
-      victim.value.drop()
+      victim.value.lose('dropped')
       this.#count()
+    }
+  }
+
+  /** Nothing is begun any more. */
+  clear (): void {
+    for (const queue of [this.#droppable, this.#kept]) {
+      for (let place = queue.first; place !== undefined; place = queue.first) {
+        this.remove(place)
+        place.value.lose('given up')
+      }
     }
   }
 

@@ -1,11 +1,14 @@
 import type { PublishProperties, QoS } from '../../types/message.ts'
-import type { DeadLetterHandler } from '../../types/topic.ts'
+import type { DeadLetterHandler, DeadLetterReason } from '../../types/topic.ts'
 import { describeError, errorCode, errors } from '../errors.ts'
 import { propertiesProblem } from '../guard.ts'
-import type { DeliveryPort, FailedDelivery } from './delivery.ts'
-import { copyProperties } from './message.ts'
+import type { CourseObserver } from './course.ts'
+import type { Delivery, DeliveryPort } from './delivery.ts'
+import type { Group } from './group.ts'
+import { copyProperties, type Incoming } from './message.ts'
+import type { Receipt } from './receipt.ts'
 import { retryDelay, type RetryPolicy } from './retry.ts'
-import type { Group, Task } from './scheduler.ts'
+import type { Task } from './scheduler.ts'
 
 /** Where a topic sends what its handlers could not deal with: an absolute topic name, or a function. */
 export type DeadLetterTarget = string | DeadLetterHandler
@@ -32,30 +35,62 @@ const passing: ReadonlySet<string> = new Set([
 ])
 
 /**
- * One message on its way to the dead letter target. It has no key, so that the messages after it go on, but a
- * slot while the target works on it. The message is acknowledged when the target has it.
+ * Sends a message that has failed for good to the dead letter target of its topic.
+ *
+ * @param observer told when that is over
+ * @returns false if the topic has none
  */
-export class DeadLetter implements Task {
+export function bury (
+  delivery: Delivery, error: unknown, attempts: number, observer?: CourseObserver
+): boolean {
+  const { deadLetter } = delivery.match.route
+  if (deadLetter === undefined) return false
+  new DeadLetter(delivery, deadLetter, { error, attempts }, observer).start()
+  return true
+}
+
+/**
+ * One message on its way to the dead letter target. It is in no lane, so that the messages after it go
+ * on; while the target works on it, it has a slot. The message is acknowledged when the target has it.
+ */
+class DeadLetter implements Task {
   wait: Task['wait'] = undefined
   readonly group: Group
-  readonly bytes: number
-  readonly isDroppable: boolean
   readonly #port: DeliveryPort
+  readonly #delivery: Delivery
   readonly #target: DeadLetterTarget
-  readonly #failed: FailedDelivery
-  /** Those that say something about the letter. */
+  readonly #reason: DeadLetterReason
+  readonly #receipt: Receipt | undefined
+  readonly #observer: CourseObserver | undefined
+  /** Those that say something about the letter, or about its target. */
   #failures = 0
   #passingFailures = 0
 
-  constructor (port: DeliveryPort, target: DeadLetterTarget, failed: FailedDelivery) {
+  constructor (
+    delivery: Delivery,
+    target: DeadLetterTarget,
+    reason: DeadLetterReason,
+    observer: CourseObserver | undefined
+  ) {
+    const { group, port, receipt, match } = delivery
+    this.group = group
     this.#port = port
+    this.#delivery = delivery
     this.#target = target
-    this.#failed = failed
-    this.group = failed.group
-    this.bytes = failed.bytes
-    this.isDroppable = failed.receipt === undefined
-    failed.receipt?.hold()
+    this.#reason = reason
+    this.#receipt = match.route.ack === 'before' ? undefined : receipt
+    this.#observer = observer
+    this.#receipt?.hold()
     port.activity.begin()
+  }
+
+  get bytes (): number {
+    const { topic, payload } = this.#delivery.incoming
+    return topic.length + payload.length
+  }
+
+  get isDroppable (): boolean {
+    return this.#receipt === undefined
   }
 
   /** At once where there is a slot; as there is when a handler has just left it. */
@@ -71,9 +106,9 @@ export class DeadLetter implements Task {
   }
 
   lose (): void {
-    // A letter that may be dropped has no receipt.
+    // One that may be dropped has no receipt, and one that is given up is not acknowledged.
     this.#port.activity.end()
-    this.#failed.onEnd?.()
+    this.#observer?.onEnd()
   }
 
   async #attempt (): Promise<void> {
@@ -95,14 +130,14 @@ export class DeadLetter implements Task {
   }
 
   async #send (): Promise<void> {
-    const { match, incoming, error, attempts } = this.#failed
+    const { match, incoming } = this.#delivery
     if (typeof this.#target === 'string') {
       const { payload, qos } = incoming
-      const properties = letterProperties(this.#failed)
+      const properties = letterProperties(incoming, this.#reason)
       await this.#port.publish({ topic: this.#target, payload, qos, properties })
     } else {
       const message = this.#port.pipeline.rawMessage(match, incoming)
-      await this.#target.call(match.route.server, message, { error, attempts })
+      await this.#target.call(match.route.server, message, this.#reason)
     }
   }
 
@@ -119,7 +154,7 @@ export class DeadLetter implements Task {
 
   async #report (cause: unknown, consequence: string): Promise<void> {
     const { failures, pipeline } = this.#port
-    const { match, incoming } = this.#failed
+    const { match, incoming } = this.#delivery
     const { pattern } = match.route
     const problem = clean(() => describeError(cause))
     const error = new errors.FST_MQTT_DEAD_LETTER(pattern, problem, consequence, { cause })
@@ -127,14 +162,14 @@ export class DeadLetter implements Task {
   }
 
   #end (): void {
-    this.#failed.receipt?.release()
+    this.#receipt?.release()
     this.#port.activity.end()
-    this.#failed.onEnd?.()
+    this.#observer?.onEnd()
   }
 }
 
 /** What came with the message, and why it is a dead letter. */
-function letterProperties ({ incoming, error, attempts }: FailedDelivery): PublishProperties {
+function letterProperties (incoming: Incoming, { error, attempts }: DeadLetterReason): PublishProperties {
   const reason = {
     'dead-letter-code': clean(() => errorCode(error)),
     'dead-letter-message': clean(() => describeError(error)),

@@ -6,14 +6,16 @@ import { TopicCache } from '../router/topic-cache.ts'
 import { paramsOf } from '../topic/params.ts'
 import { Activity } from './activity.ts'
 import { Backlog, type BacklogLimits } from './backlog.ts'
-import { Delivery, type DeliveryObserver, type DeliveryPort } from './delivery.ts'
+import type { CourseObserver } from './course.ts'
+import { Delivery, type DeliveryPort } from './delivery.ts'
 import { Failures } from './failure.ts'
 import { Gate } from './gate.ts'
+import { Group } from './group.ts'
 import type { Incoming } from './message.ts'
 import type { Passage } from './passage.ts'
 import { Pipeline, type HandlerEnd, type Match, type MessageHandler, type PipelineSettings, type Route } from './pipeline.ts'
 import type { Receipt } from './receipt.ts'
-import { Group, Scheduler } from './scheduler.ts'
+import { Scheduler } from './scheduler.ts'
 
 /** What the dispatcher needs to know of its connection. */
 export interface DispatcherSettings extends PipelineSettings {
@@ -51,7 +53,7 @@ export class Dispatcher {
   readonly #settings: DispatcherSettings
   readonly #router = new Router<Route>()
   readonly #interceptors = new Router<Interceptor>()
-  readonly #targets = new TopicCache<Targets>()
+  readonly #targets = new TopicCache<Targets>({ onForgotten: forgetLanes })
   readonly #groups = new WeakMap<Route, Group>()
   readonly #activity = new Activity()
   readonly #failures = new Failures()
@@ -60,7 +62,6 @@ export class Dispatcher {
   readonly #port: DeliveryPort
   /** For `inject()`, whose messages wait for nothing. */
   readonly #directPort: DeliveryPort
-  readonly #directGroup = new Group(Infinity, 'none')
   #isStopped = false
   #received = 0
   #unmatchedCount = 0
@@ -78,9 +79,12 @@ export class Dispatcher {
       failures: this.#failures,
       activity: this.#activity,
       counters: { retried: 0, deadLettered: 0 },
+      directGroup: undefined,
       publish
     }
-    this.#directPort = { ...this.#port, scheduler: new Scheduler(Infinity, this.#backlog) }
+    this.#directPort = {
+      ...this.#port, scheduler: new Scheduler(Infinity, this.#backlog), directGroup: new Group(Infinity, 'none')
+    }
   }
 
   get stats (): Omit<Stats, 'unacked' | 'outbox'> {
@@ -93,7 +97,7 @@ export class Dispatcher {
       retried: counters.retried,
       deadLettered: counters.deadLettered,
       running: scheduler.running,
-      waiting: scheduler.waiting + this.#gate.waiting
+      waiting: this.#backlog.size
     }
   }
 
@@ -147,7 +151,7 @@ export class Dispatcher {
     if (matches.length === 0) this.#unmatched(incoming)
     const all = matches.map((match) => {
       const ends = new Ends(match.route.handlers)
-      new Delivery(this.#directPort, match, incoming, receipt, this.#directGroup, ends).start()
+      new Delivery(this.#directPort, match, incoming, receipt).startObserved(ends)
       return ends.all
     })
     receipt.release()
@@ -163,10 +167,10 @@ export class Dispatcher {
   /** Takes no more messages in, and begins nothing that waits. Running handlers go on. */
   stop (): void {
     this.#isStopped = true
-    this.#gate.clear()
     this.#port.scheduler.stop()
     this.#directPort.scheduler.stop()
     this.#activity.stop()
+    this.#backlog.clear()
   }
 
   /** Resolves when no handler runs, and no message waits for one. */
@@ -184,7 +188,7 @@ export class Dispatcher {
     const ids = incoming.subscriptionIds
     for (const match of matches) {
       if (ids !== undefined && ids.length > 0 && !this.#settings.isFor(match.route.filter, ids)) continue
-      new Delivery(this.#port, match, incoming, receipt, match.group, undefined).start()
+      new Delivery(this.#port, match, incoming, receipt).start()
     }
     receipt?.release()
   }
@@ -217,10 +221,12 @@ export class Dispatcher {
     for (const route of this.#router.match(topic).sort((a, b) => a.order - b.order)) {
       const params = paramsOf(route.placed, topic)
       if (params === undefined) continue
-      matches.push({ route, params, issue: route.checkParams?.(params), group: this.#groupOf(route) })
+      const group = this.#groupOf(route)
+      const lane = group.order === 'topic' ? group.laneFor(topic, true) : undefined
+      matches.push({ route, params, issue: route.checkParams?.(params), group, lane })
     }
     const targets = { matches, interceptors: this.#interceptors.match(topic) }
-    this.#targets.set(topic, targets)
+    if (!this.#targets.set(topic, targets)) forgetLanes(targets)
     return targets
   }
 
@@ -235,8 +241,12 @@ export class Dispatcher {
   }
 }
 
+function forgetLanes ({ matches }: Targets): void {
+  for (const { group, lane } of matches) if (lane !== undefined) group.onForgotten(lane)
+}
+
 /** How each handler of a topic ended, in the order of their registration. */
-class Ends implements DeliveryObserver {
+class Ends implements CourseObserver {
   readonly all: Promise<HandlerEnd[]>
   readonly #handlers: readonly MessageHandler[]
   readonly #passages: Passage[] = []

@@ -1,4 +1,4 @@
-import type { Backlog, Droppable } from './backlog.ts'
+import type { Backlog, Waiting } from './backlog.ts'
 import type { Incoming } from './message.ts'
 import { Queue, type Place } from './queue.ts'
 import type { Receipt } from './receipt.ts'
@@ -17,15 +17,10 @@ export class Gate {
     return this.#isOpen
   }
 
-  get waiting (): number {
-    return this.#queue.size
-  }
-
   keep (incoming: Incoming, receipt: Receipt | undefined): void {
     incoming.detach?.()
     const held = new Held(incoming, receipt)
     held.place = this.#queue.push(held)
-    if (receipt !== undefined) return
     held.entry = this.#backlog.add(held)
     this.#backlog.trim()
   }
@@ -36,11 +31,6 @@ export class Gate {
     this.#isOpen = true
   }
 
-  /** Forgets what came: it is not acknowledged. */
-  clear (): void {
-    while (this.#take() !== undefined);
-  }
-
   #take (): Held | undefined {
     const held = this.#queue.shift()
     if (held?.entry !== undefined) this.#backlog.remove(held.entry)
@@ -48,11 +38,11 @@ export class Gate {
   }
 }
 
-class Held implements Droppable {
+class Held implements Waiting {
   readonly incoming: Incoming
   readonly receipt: Receipt | undefined
   place: Place<Held> | undefined = undefined
-  entry: Place<Droppable> | undefined = undefined
+  entry: Place<Waiting> | undefined = undefined
 
   constructor (incoming: Incoming, receipt: Receipt | undefined) {
     this.incoming = incoming
@@ -63,7 +53,11 @@ class Held implements Droppable {
     return this.incoming.topic.length + this.incoming.payload.length
   }
 
-  drop (): void {
+  get isDroppable (): boolean {
+    return this.receipt === undefined
+  }
+
+  lose (): void {
     this.place?.leave()
   }
 }

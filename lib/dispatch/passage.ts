@@ -54,7 +54,7 @@ export class Passage {
     this.attempt = attempt
     this.#hooks = delivery.match.route.lifecycle.hooks
     // Two looks at the clock are 0.1 µs, for those who ask.
-    const isTimed = delivery.observer !== undefined || this.#hooks.onSettled.length > 0
+    const isTimed = delivery.port.directGroup !== undefined || this.#hooks.onSettled.length > 0
     this.#startedAt = isTimed ? performance.now() : 0
   }
 

@@ -13,7 +13,7 @@ import { ReceivedMessage, type Incoming, type Recipient } from './message.ts'
 import { Passage, type PassagePort } from './passage.ts'
 import { ManualAck } from './receipt.ts'
 import type { RetryPolicy } from './retry.ts'
-import type { Group } from './scheduler.ts'
+import type { Group, Lane } from './group.ts'
 
 /** A topic as messages see it. */
 export interface Route extends Recipient, FailingRoute {
@@ -53,6 +53,8 @@ export interface Match {
   readonly params: Params
   readonly issue: Issue | undefined
   readonly group: Group
+  /** Undefined unless the order of the topic is that of its topic names. */
+  readonly lane: Lane | undefined
 }
 
 /** How one handler ended, for `inject()`. */

@@ -1,14 +1,13 @@
 /** Where something stands in a queue. */
 export class Place<T> {
   readonly value: T
-  /** Undefined once it has left. */
-  queue: Queue<T> | undefined
-  next: Place<T> | undefined
-  previous: Place<T> | undefined
+  /** Undefined while it is in none. */
+  queue: Queue<T> | undefined = undefined
+  next: Place<T> | undefined = undefined
+  previous: Place<T> | undefined = undefined
 
-  constructor (value: T, queue: Queue<T>) {
+  constructor (value: T) {
     this.value = value
-    this.queue = queue
   }
 
   leave (): void {
@@ -35,13 +34,19 @@ export class Queue<T> {
   }
 
   push (value: T): Place<T> {
-    const place = new Place(value, this)
+    const place = new Place(value)
+    this.append(place)
+    return place
+  }
+
+  /** One that is in no queue. */
+  append (place: Place<T>): void {
+    place.queue = this
     place.previous = this.#last
     if (this.#last === undefined) this.#first = place
     else this.#last.next = place
     this.#last = place
     this.#size++
-    return place
   }
 
   shift (): T | undefined {

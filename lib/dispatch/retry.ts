@@ -1,5 +1,8 @@
+import type { Loss } from './backlog.ts'
+import type { Course } from './course.ts'
+import type { Group } from './group.ts'
 import type { Passage } from './passage.ts'
-import type { Group, Task } from './scheduler.ts'
+import type { Task } from './scheduler.ts'
 
 /** How often a handler that has failed is run again, and when. */
 export interface RetryPolicy {
@@ -17,38 +20,28 @@ export function retryDelay ({ delayMs, factor }: RetryPolicy, attempt: number): 
   return Math.min(maxDelayMs, delayMs * factor ** (attempt - 1))
 }
 
-/** What a retry needs of the delivery that it is part of. */
-export interface RetryHost {
-  readonly group: Group
-  readonly bytes: number
-  readonly isDroppable: boolean
-  rerun (failed: Passage): void
-  /** There will be none: the last failure is the end of it. */
-  onRetryLost (failed: Passage, why: 'dropped' | 'given up'): void
-}
-
-/** The next attempt of one handler. It keeps its key meanwhile, and no slot. */
+/** The next attempt of one handler. It keeps its turn meanwhile, and no slot. */
 export class Retry implements Task {
   wait: Task['wait'] = undefined
   readonly group: Group
   readonly bytes: number
   readonly isDroppable: boolean
-  readonly #host: RetryHost
+  readonly #course: Course
   readonly #failed: Passage
 
-  constructor (host: RetryHost, failed: Passage) {
-    this.group = host.group
-    this.bytes = host.bytes
-    this.isDroppable = host.isDroppable
-    this.#host = host
+  constructor (course: Course, failed: Passage) {
+    this.group = course.group
+    this.bytes = course.bytes
+    this.isDroppable = course.isDroppable
+    this.#course = course
     this.#failed = failed
   }
 
   proceed (): void {
-    this.#host.rerun(this.#failed)
+    this.#course.rerun(this.#failed)
   }
 
-  lose (why: 'dropped' | 'given up'): void {
-    this.#host.onRetryLost(this.#failed, why)
+  lose (why: Loss): void {
+    this.#course.onRetryLost(this.#failed, why)
   }
 }

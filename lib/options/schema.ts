@@ -4,6 +4,7 @@ import type { PublishProperties } from '../../types/message.ts'
 import type {
   ClientOptions, Converter, CredentialsFunction, MultimqttOptions, ValidatorCompiler
 } from '../../types/options.ts'
+import type { ProcessesOptions } from '../../types/processes.ts'
 import type { Codec, MessageOrder } from '../../types/topic.ts'
 
 // setTimeout fires at once for more than 2^31 - 1 milliseconds.
@@ -88,15 +89,6 @@ const OutboxSchema = Type.Object({
   overflow: optional(Type.Union([Type.Literal('reject'), Type.Literal('drop-oldest'), Type.Literal('drop-newest')]))
 }, { additionalProperties: false })
 
-const ProcessesSchema = Type.Object({
-  mode: Type.Literal('single'),
-  group: Type.String({ pattern: '^[A-Za-z0-9_.-]{1,64}$' }),
-  handle: optional(Type.Literal('owner')),
-  dir: optional(Type.String({ minLength: 1 })),
-  heartbeat: milliseconds(10),
-  ownerTimeout: milliseconds(20)
-}, { additionalProperties: false })
-
 const protocol = Type.Union([
   Type.Literal('mqtt'), Type.Literal('mqtts'), Type.Literal('tcp'), Type.Literal('ssl'), Type.Literal('tls'),
   Type.Literal('ws'), Type.Literal('wss')
@@ -112,13 +104,14 @@ const access = {
   password: optional(Type.String()),
   path: optional(Type.String({ minLength: 1 })),
   clientId: optional(Type.String({ minLength: 1 })),
+  credentials: optional(Type.Unsafe<CredentialsFunction>(Type.Function([], Type.Unknown()))),
   tls: optional(TlsSchema)
 }
 
 const DynsecSchema = Type.Object({
   connection: optional(Type.Object(access, { additionalProperties: false })),
   timeout: milliseconds(1),
-  chunk: optional(Type.Integer({ minimum: 1 }))
+  chunk: count(1)
 }, { additionalProperties: false })
 
 /**
@@ -132,12 +125,12 @@ export const OptionsSchema = Type.Object({
   protocolVersion: optional(Type.Union([Type.Literal('auto'), Type.Literal(4), Type.Literal(5)])),
   keepalive: optional(Type.Integer({ minimum: 0, maximum: 65_535 })),
   session: optional(Type.Object({ expiry: seconds }, { additionalProperties: false })),
-  credentials: optional(Type.Unsafe<CredentialsFunction>(Type.Function([], Type.Unknown()))),
   will: optional(WillSchema),
   presence: optional(PresenceSchema),
   start: optional(Type.Union([Type.Literal('wait'), Type.Literal('background'), Type.Literal('manual')])),
   connectTimeout: milliseconds(1),
-  processes: optional(Type.Union([Type.Literal('each'), ProcessesSchema])),
+  // Checked by itself, for its messages: options/processes.ts.
+  processes: Type.Optional(Type.Unsafe<ProcessesOptions | undefined>(Type.Unknown())),
   reconnect: optional(ReconnectSchema),
   concurrency: count(1),
   order: optional(Type.Unsafe<MessageOrder>(OrderSchema)),

@@ -10,7 +10,10 @@ import { withConverters, type Converters } from '../topic/converters.ts'
 import { parsePrefix } from '../topic/prefix.ts'
 import { defined, describe, isRecord, kindOf } from '../values.ts'
 import { Credentials, loginProblem } from './credentials.ts'
+import { dynsecOf, type DynsecSettings } from './dynsec-options.ts'
+import { resolveProcesses, type ProcessSettings } from './processes.ts'
 import { OptionsSchema } from './schema.ts'
+import { reconnectOf, sessionExpiryOf, type ReconnectSettings } from './session-options.ts'
 import { parseBrokerUrl, redactUrl, type BrokerUrl } from './url.ts'
 import { presenceOf, willOf, type Presence, type Will } from './will.ts'
 
@@ -30,8 +33,9 @@ export interface Settings {
   readonly sessionExpirySeconds: number
   readonly will: Will | undefined
   readonly presence: Presence | undefined
-  readonly processes: ProcessesSettings
-  readonly reconnect: { readonly minDelayMs: number, readonly maxDelayMs: number }
+  readonly processes: ProcessSettings
+  readonly dynsec: DynsecSettings<Settings> | undefined
+  readonly reconnect: ReconnectSettings
   readonly concurrency: number
   readonly order: MessageOrder
   readonly inbox: {
@@ -56,19 +60,6 @@ export interface Settings {
   readonly validatorCompiler: ValidatorCompiler | undefined
   readonly client: ClientOptions
 }
-
-/** How the processes with one program share the broker. */
-export type ProcessesSettings =
-  | { readonly mode: 'each' }
-  | {
-    readonly mode: 'single'
-    readonly group: string
-    readonly dir: string | undefined
-    readonly heartbeatMs: number
-    readonly ownerTimeoutMs: number
-    /** As given; else the group has one. */
-    readonly clientId: string | undefined
-  }
 
 /** Where the broker is. */
 export interface Address {
@@ -109,11 +100,12 @@ export function resolveOptions (given: unknown, host: HostLimits): Settings {
     hasClientId: options.clientId !== undefined,
     protocolVersion: options.protocolVersion ?? 'auto',
     keepaliveSeconds: options.keepalive ?? 60,
-    sessionExpirySeconds: sessionExpiryOf(options),
+    sessionExpirySeconds: sessionExpiryOf(options, invalid),
     will: willOf(options, prefix, invalid),
     presence: presenceOf(options, prefix, invalid),
-    processes: processesOf(options),
-    reconnect: reconnectOf(options),
+    processes: resolveProcesses(options.processes),
+    dynsec: dynsecOf(options, (administrator) => resolveOptions(administrator, host)),
+    reconnect: reconnectOf(options, invalid),
     concurrency: options.concurrency ?? 20,
     order: options.order ?? 'topic',
     inbox: {
@@ -187,6 +179,8 @@ function expectation ({ schema, message }: ValueError): string {
 }
 
 function typesOf (schema: Record<string, unknown>): unknown[] {
+  if ('const' in schema) return [describe(schema['const'])]
+  if (schema['type'] === 'Function') return ['function']
   return 'type' in schema ? [schema['type']] : choicesOf(schema).flatMap(typesOf)
 }
 
@@ -250,36 +244,7 @@ function credentialsOf (options: MultimqttOptions, url: BrokerUrl | undefined): 
   }
   const problem = loginProblem(username, password)
   if (problem !== undefined) throw invalid(problem.key, problem.problem)
-  return new Credentials(() => ({ username, password }))
-}
-
-function sessionExpiryOf (options: MultimqttOptions): number {
-  const isGroup = options.processes !== undefined && options.processes !== 'each'
-  const expiry = options.session?.expiry ?? (isGroup ? 3_600 : 0)
-  if (isGroup && expiry > 0) return expiry
-  if (isGroup) {
-    throw invalid('session.expiry',
-      "it has to be more than 0 with processes.mode 'single': the next owner finds the messages in the session")
-  }
-  if (expiry === 0 || options.clientId !== undefined) return expiry
-  throw invalid('session.expiry', 'a session that outlives the connection needs a clientId, by which the broker finds it')
-}
-
-function processesOf ({ processes = 'each', clientId }: MultimqttOptions): ProcessesSettings {
-  if (processes === 'each') return { mode: 'each' }
-  const { group, dir, heartbeat = 500, ownerTimeout = 5_000 } = processes
-  if (ownerTimeout < 2 * heartbeat) {
-    throw invalid('processes.ownerTimeout',
-      `it is ${ownerTimeout} ms, less than two heartbeats of ${heartbeat} ms: an owner that is alive would be taken for dead`)
-  }
-  return { mode: 'single', group, dir, heartbeatMs: heartbeat, ownerTimeoutMs: ownerTimeout, clientId }
-}
-
-function reconnectOf ({ reconnect = {} }: MultimqttOptions): Settings['reconnect'] {
-  const minDelayMs = reconnect.minDelay ?? Math.min(250, reconnect.maxDelay ?? 250)
-  const maxDelayMs = reconnect.maxDelay ?? Math.max(30_000, minDelayMs)
-  if (minDelayMs <= maxDelayMs) return { minDelayMs, maxDelayMs }
-  throw invalid('reconnect.minDelay', `it is ${minDelayMs}, more than maxDelay, which is ${maxDelayMs}`)
+  return new Credentials(() => ({ username, password }), false)
 }
 
 function prefixOf (

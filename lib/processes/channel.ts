@@ -100,6 +100,8 @@ export class Channel {
     if (chunks.length > 1) this.#socket.cork()
     for (const chunk of chunks) this.#socket.write(chunk)
     if (chunks.length > 1) this.#socket.uncork()
+    // The system has taken it all.
+    if (this.#socket.writableLength === 0) this.#writer.reuse()
   }
 
   #read (chunk: Buffer): void {

@@ -8,7 +8,7 @@ const lengthBytes = 4
 /** What one write takes at once; a frame that does not fit has a buffer of its own. */
 const slabBytes = 65_536
 /** Bytes from which on a payload is handed to the socket as it is, not copied. */
-const largeBytes = 16_384
+const largeBytes = 4_096
 
 /** Writes frames one after the other into the bytes of as few writes as possible. */
 export class FrameWriter {
@@ -89,6 +89,11 @@ export class FrameWriter {
     return chunks
   }
 
+  /** What was taken is written: its place can be used again. Not while anything waits to be taken. */
+  reuse (): void {
+    this.#from = this.#at = 0
+  }
+
   #cut (): void {
     if (this.#at === this.#from) return
     this.#chunks.push(this.#slab.subarray(this.#from, this.#at))
@@ -96,7 +101,7 @@ export class FrameWriter {
     this.#from = this.#at
   }
 
-  // What was taken may still wait in the socket: a slab is filled once.
+  // What was taken may still wait in the socket.
   #renew (needed: number): void {
     this.#cut()
     this.#slab = Buffer.allocUnsafeSlow(Math.max(slabBytes, needed))
@@ -211,8 +216,9 @@ export class FrameBody {
     return this.bytes(this.left)
   }
 
-  /** A copy of all that is left, which does not keep alive what was read with it. */
-  copyRest (): Buffer {
+  /** All that is left, to be kept: it does not keep alive much more that was read with it. */
+  keepRest (): Buffer {
+    if (this.left * 4 >= this.#bytes.buffer.byteLength) return this.rest()
     const copy = Buffer.allocUnsafe(this.left)
     this.#bytes.copy(copy, 0, this.#at, this.#end)
     this.#at = this.#end

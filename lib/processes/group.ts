@@ -116,7 +116,7 @@ export class Group {
 
   /** What keeps this process from a role; undefined when it has one. */
   get trouble (): Error | undefined {
-    return this.#trouble
+    return this.#role === undefined ? this.#trouble : undefined
   }
 
   /** Resolves with the first role. Rejects with `FST_MQTT_CLOSED` if there was none before `close()`. */
@@ -159,9 +159,9 @@ export class Group {
   async #close (): Promise<void> {
     const { drainTimeoutMs } = this.#settings
     this.#mayLead = false
-    if (this.#tenure !== undefined) await this.#tenure.close(2 * drainTimeoutMs + 1_000)
-    else await this.#relay.flush(drainTimeoutMs)
+    if (this.#tenure === undefined) await this.#relay.flush(drainTimeoutMs)
     this.#isClosed = true
+    await this.#tenure?.close(2 * drainTimeoutMs + 1_000)
     this.#relay.close()
     await this.#membership?.close(goodbyeMs)
     this.#wake()
@@ -191,12 +191,12 @@ export class Group {
     const key = groupKey(this.#directory)
     const seat = this.#election.current()
     if (seat === undefined) return await this.#lead(0, key)
-    const { reason, error, wasOpen } = await this.#follow(seat, key)
+    const { reason, error, wasMember } = await this.#follow(seat, key)
     switch (reason) {
       case 'refused': break
       case 'silent': return await this.#lead(seat.term, key)
       case 'closed':
-        if (wasOpen) return true
+        if (wasMember) return true
         if (isCode(error, 'ECONNREFUSED', 'ENOENT')) return await this.#lead(seat.term, key)
         // It died just now, or so many connect at once that there is no room.
         if (error === undefined || isCode(error, 'ECONNRESET', 'EPIPE', 'EAGAIN')) return false
@@ -204,7 +204,7 @@ export class Group {
     throw error
   }
 
-  async #follow (seat: Seat, key: Buffer): Promise<ChannelEnd> {
+  async #follow (seat: Seat, key: Buffer): Promise<ChannelEnd & { readonly wasMember: boolean }> {
     const end = await new Promise<ChannelEnd>((resolve) => {
       this.#wake = () => resolve({ reason: 'closed', error: undefined, wasOpen: true })
       this.#membership = new Membership(seat.socketPath, this.#channelSettings(key), this.#relay, {
@@ -216,10 +216,11 @@ export class Group {
         onEnd: resolve
       })
     })
+    const wasMember = this.#role === 'member'
     this.#membership = undefined
     this.#state = undefined
     this.#setRole(undefined)
-    return end
+    return { ...end, wasMember }
   }
 
   async #lead (lastTerm: number, key: Buffer): Promise<boolean> {

@@ -215,7 +215,7 @@ function decodePublish (body: FrameBody): PublishFrame {
       qos: qos as QoS,
       retain: (flags & retainBit) !== 0,
       properties: (flags & propertiesBit) === 0 ? undefined : propertiesIn(body.bytes(body.uint32())),
-      payload: body.copyRest()
+      payload: body.keepRest()
     }
   }
 }
@@ -232,7 +232,7 @@ function decodeCall (body: FrameBody): CallFrame {
 }
 
 function parcelIn (body: FrameBody): Parcel {
-  return { data: parseJson(body.bytes(body.uint32())), bytes: body.copyRest() }
+  return { data: parseJson(body.bytes(body.uint32())), bytes: body.keepRest() }
 }
 
 function failureIn (json: Buffer): Failure {

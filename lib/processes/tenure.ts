@@ -28,6 +28,7 @@ export class Tenure implements Route {
   readonly #desk: Desk
   readonly #clock: NodeJS.Timeout
   #end: () => void = () => {}
+  #isClosing = false
   #isOver = false
   #stateJson: string
   #refreshAt = Date.now() + refreshMs
@@ -72,14 +73,8 @@ export class Tenure implements Route {
   /** Whether we still are the owner; if not, the tenure ends here. To be asked before every connect. */
   check (): boolean {
     if (this.#isOver) return false
-    try {
-      if (this.#election.isHeld(this.#seat)) return true
-    } catch (error) {
-      // Without the directory nobody else can have taken over, and the members are connected.
-      this.#hooks.onTrouble(error)
-      return true
-    }
-    this.#stepDown()
+    if (this.#isHeld()) return true
+    if (!this.#isClosing) this.#stepDown()
     return false
   }
 
@@ -94,12 +89,23 @@ export class Tenure implements Route {
 
   /** Hands over: what runs ends, what comes goes to the next owner, who can be elected when this resolves. */
   async close (timeoutMs: number): Promise<void> {
+    this.#isClosing = true
     clearInterval(this.#clock)
     this.#desk.leave()
     await within(this.#hooks.resign('closing'), timeoutMs)
     await this.#desk.close(goodbyeMs)
     this.#isOver = true
     this.#end()
+  }
+
+  #isHeld (): boolean {
+    try {
+      return this.#election.isHeld(this.#seat)
+    } catch (error) {
+      // Without the directory nobody else can have taken over, and the members are connected.
+      this.#hooks.onTrouble(error)
+      return true
+    }
   }
 
   #tick (): void {

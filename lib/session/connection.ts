@@ -5,16 +5,17 @@ import { defined } from '../values.ts'
 import { LowIds } from '../wire/ids.ts'
 import { dial, type Target } from '../wire/transport.ts'
 import { Wire, type WireEvents } from '../wire/wire.ts'
-import { BackOff, type BackOffSettings } from './back-off.ts'
+import { BackOff, type BackOffSettings, type Pace } from './back-off.ts'
 import { clientOptions, secureTarget, subscribeOptions, type ConnectWill } from './client-options.ts'
 import {
   noLimits,
-  type AckType, type BrokerLimits, type Link, type LinkEvents, type OutgoingPublish, type ReceivedPublish,
-  type SubscribeOptions
+  type AckType, type BrokerLimits, type Link, type LinkEvents, type OutgoingPublish, type SubscribeOptions
 } from './link.ts'
 import { sentProperties } from './publish.ts'
-import { asConnectionError, connackRefusal, disconnection, refusalClass } from './refusals.ts'
+import { showMessage } from './raw-client.ts'
+import { asConnectionError, connackRefusal, disconnection, isReset, isTakeover, refusalClass } from './refusals.ts'
 import { reasonCodeOf } from './reason-codes.ts'
+import { Rivals } from './rivals.ts'
 
 /** User and password of one CONNECT. */
 export interface ConnectCredentials {
@@ -52,6 +53,7 @@ export class Connection implements Link {
   readonly #settings: ConnectionSettings
   readonly #events: LinkEvents
   readonly #backOff: BackOff
+  readonly #rivals: Rivals
   readonly #secure: Target['tls']
   #client: MqttClient | undefined
   #wire: Wire | undefined
@@ -77,6 +79,7 @@ export class Connection implements Link {
     this.#settings = settings
     this.#events = events
     this.#backOff = new BackOff(settings.reconnect)
+    this.#rivals = new Rivals(settings.clientId, settings.reconnect.maxDelayMs)
     this.#secure = secureTarget(settings.address.protocol, settings.tls)
     this.#version = this.#nextVersion = settings.protocolVersion === 4 ? 4 : 5
   }
@@ -145,22 +148,22 @@ export class Connection implements Link {
     this.#wire?.destroy(cause)
   }
 
-  async close (timeoutMs: number): Promise<void> {
-    await (this.#closing ??= this.#end(timeoutMs))
+  async close (timeoutMs: number, isWithGoodbye = true): Promise<void> {
+    await (this.#closing ??= this.#end(timeoutMs, isWithGoodbye))
   }
 
   /**
    * DISCONNECT is ours, so that there is no will; then MQTT.js's end with force, which is at once in every
    * state.
    */
-  async #end (timeoutMs: number): Promise<void> {
+  async #end (timeoutMs: number, isWithGoodbye: boolean): Promise<void> {
     const wasUp = this.#isUp
     this.#isOpen = this.#isUp = false
     clearTimeout(this.#timer)
     const client = this.#client
     const wire = this.#wire
     this.#client = this.#wire = undefined
-    if (wasUp) await wire?.goodbye(timeoutMs)
+    if (wasUp && isWithGoodbye) await wire?.goodbye(timeoutMs)
     wire?.destroy()
     if (client?.stream !== undefined) client.end(true)
   }
@@ -230,19 +233,25 @@ export class Connection implements Link {
 
   /** MQTT.js asks for it: told by us to connect, or by somebody who has the raw client. */
   #buildWire (client: MqttClient): Wire {
+    if (client === this.#client) this.#abandon()
+    const { address, client: { wsOptions = {} }, maxPacketBytes } = this.#settings
+    const target = { ...address, tls: this.#secure, wsOptions } as Target
+    const isClosed = client !== this.#client
+    const socket = isClosed ? Promise.reject(new errors.FST_MQTT_CLOSED(address.text)) : dial(target)
+    const wire: Wire = new Wire(socket, { version: this.#version, maxBytes: maxPacketBytes },
+      this.#wireEvents(client, () => wire === this.#wire))
+    if (!isClosed) this.#wire = wire
+    return wire
+  }
+
+  /** Another attempt takes the place of what there is. */
+  #abandon (): void {
     clearTimeout(this.#timer)
     this.#wire?.destroy()
-    if (this.#isUp) {
-      this.#isUp = false
-      this.#lastError = new errors.FST_MQTT_CONNECTION('the raw client has been told to connect again')
-      this.#events.onDown(this.#lastError, true)
-    }
-    const { address, client: { wsOptions = {} }, maxPacketBytes } = this.#settings
-    if (client !== this.#client) throw new errors.FST_MQTT_CLOSED(address.text)
-    const target = { ...address, tls: this.#secure, wsOptions } as Target
-    const wire: Wire = new Wire(dial(target), { version: this.#version, maxBytes: maxPacketBytes },
-      this.#wireEvents(client, () => wire === this.#wire))
-    return (this.#wire = wire)
+    if (!this.#isUp) return
+    this.#isUp = false
+    this.#lastError = new errors.FST_MQTT_CONNECTION('the raw client was told to connect again')
+    this.#events.onDown(this.#lastError, true)
   }
 
   #wireEvents (client: MqttClient, isCurrent: () => boolean): WireEvents {
@@ -283,6 +292,7 @@ export class Connection implements Link {
     this.#attemptError = undefined
     this.#limits = { ...noLimits, ...defined(properties ?? {}) }
     this.#backOff.onUp()
+    this.#rivals.onUp()
     this.#events.onUp(isSessionPresent)
   }
 
@@ -290,17 +300,23 @@ export class Connection implements Link {
     const wasUp = this.#isUp
     this.#isUp = false
     if (!this.#isOpen) return
-    const error = this.#attemptError
+    const error = wasUp ? this.#rivals.onEnd(this.#attemptError) : this.#attemptError
     const cause = error ?? new errors.FST_MQTT_CONNECTION(
       wasUp ? 'the connection was closed' : 'the broker closed the connection before it answered')
     this.#lastError = cause
+    if (!wasUp) this.#rivals.onFailure()
     const isOtherVersion = !wasUp && this.#planVersion(error)
     const turn = this.#turn
     const isSoon = this.#events.onDown(cause, wasUp)
     if (!this.#isOpen || turn !== this.#turn) return
-    const isSlow = this.#everUp && refusalClass(cause) !== 'transient'
-    const delayMs = isOtherVersion ? 0 : this.#backOff.next(isSoon ? 'soon' : isSlow ? 'slow' : 'usual')
+    const delayMs = isOtherVersion ? 0 : this.#backOff.next(this.#paceAfter(cause, isSoon))
     this.#timer = setTimeout(() => { void this.#attempt() }, delayMs)
+  }
+
+  #paceAfter (cause: Error, isSoon: boolean): Pace {
+    if (isSoon && !isTakeover(cause)) return 'soon'
+    if (this.#rivals.areSuspected) return 'contested'
+    return this.#everUp && refusalClass(cause) !== 'transient' ? 'slow' : 'usual'
   }
 
   /**
@@ -311,8 +327,9 @@ export class Connection implements Link {
    */
   #planVersion (error: Error | undefined): boolean {
     if (this.#settings.protocolVersion !== 'auto' || this.#everUp) return false
-    // What a broker left unread makes its close a reset.
-    const isRefused = error === undefined || isReset(error) || reasonCodeOf(error) === 0x84
+    // What a broker left unread makes its close a reset; but there was nothing to read before it was reached.
+    const isHungUp = (error === undefined || isReset(error)) && this.#wire?.isReached === true
+    const isRefused = isHungUp || (error !== undefined && reasonCodeOf(error) === 0x84)
     this.#nextVersion = this.#version === 5 && isRefused ? 4 : 5
     return this.#nextVersion === 4
   }
@@ -326,16 +343,4 @@ export class Connection implements Link {
     if (this.#wire !== undefined && this.#isUp) return this.#wire
     throw new errors.FST_MQTT_OFFLINE(this.#settings.address.text)
   }
-}
-
-function isReset (error: Error): boolean {
-  return 'code' in error && (error.code === 'ECONNRESET' || error.code === 'EPIPE')
-}
-
-/** For those who listen to the raw client. */
-function showMessage (client: MqttClient, frame: ReceivedPublish): void {
-  const { topic, payload, qos, retain, dup, messageId, properties } = frame
-  client.emit('message', topic, payload, {
-    cmd: 'publish', topic, payload, qos, retain, dup, ...defined({ messageId: messageId || undefined, properties })
-  })
 }

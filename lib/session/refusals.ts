@@ -44,6 +44,11 @@ export function disconnection (reasonCode: number, reasonString: string | undefi
   return coded(`the broker ended the connection: ${reasonText(reasonCode)}${says}`, reasonCode)
 }
 
+/** The peer has closed without reading all: TCP makes that a reset. */
+export function isReset (error: Error): boolean {
+  return 'code' in error && (error.code === 'ECONNRESET' || error.code === 'EPIPE')
+}
+
 /** An error of MQTT.js, whose `code` is a number or missing, as one of ours. */
 export function asConnectionError (error: Error): Error {
   const isCoded = 'code' in error && typeof error.code === 'string'

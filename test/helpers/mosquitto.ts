@@ -19,6 +19,8 @@ export const mosquittoMissing: string | false = whatIsMissing()
 /** Files of the development certificates, to be named in a client's options or in `lines`. */
 export const certificates = {
   ca: join(configurationFolder, 'certs', 'ca.crt'),
+  serverCert: join(configurationFolder, 'certs', 'server.crt'),
+  serverKey: join(configurationFolder, 'certs', 'server.key'),
   clientCert: join(configurationFolder, 'certs', 'client.crt'),
   clientKey: join(configurationFolder, 'certs', 'client.key'),
   otherHostCert: join(configurationFolder, 'certs', 'other-host.crt'),

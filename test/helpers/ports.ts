@@ -3,14 +3,14 @@ import { once } from 'node:events'
 import { createServer, type AddressInfo, type Server } from 'node:net'
 
 /**
- * Lets `server` listen on `port` of 127.0.0.1, or on a random one, and says which. The random one lies below
- * the range from which systems take the ports of outgoing connections (32768 on Linux): there, a client that
- * redials a broker which has stopped can meet itself.
+ * Lets `server` listen on `port` of 127.0.0.1 (or `host`), or on a random one, and says which. The random one
+ * lies below the range from which systems take the ports of outgoing connections (32768 on Linux): there, a
+ * client that redials a broker which has stopped can meet itself.
  */
-export async function listen (server: Server, port?: number): Promise<number> {
+export async function listen (server: Server, port?: number, host = '127.0.0.1'): Promise<number> {
   for (let attempts = 20; ; attempts--) {
     const opened = once(server, 'listening')
-    server.listen(port ?? randomInt(12_000, 32_000), '127.0.0.1')
+    server.listen(port ?? randomInt(12_000, 32_000), host)
     try {
       await opened
       return (server.address() as AddressInfo).port
