@@ -1,4 +1,5 @@
 import { availableParallelism, loadavg } from 'node:os'
+import { benchChaos } from './chaos.ts'
 import { benchConsume } from './consume.ts'
 import { benchPublish } from './publish.ts'
 import { benchProcesses } from './processes.ts'
@@ -8,7 +9,8 @@ const benches = new Map<string, () => Promise<void>>([
   ['router', benchRouter],
   ['consume', benchConsume],
   ['publish', benchPublish],
-  ['processes', benchProcesses]
+  ['processes', benchProcesses],
+  ['chaos', benchChaos]
 ])
 
 const asked = process.argv.slice(2)

@@ -77,6 +77,8 @@ export class Inbox {
   }
 
   onUp (isSessionPresent: boolean): void {
+    // A connection that was closed on purpose ends without a word.
+    this.onDown()
     this.#isUp = true
     if (isSessionPresent) return
     this.#carried.clear()
