@@ -14,10 +14,11 @@ export interface Task extends Traffic {
 
 /**
  * `raw-count` is MQTT.js with its defaults that counts, `raw-json` the same with JSON.parse; `plugin-full` is
- * the plugin with one handler, two typed params and a payload schema, `plugin-10000` has 10,000 handlers;
+ * the plugin with one handler, two typed params and a payload schema, `plugin-late` the same with an
+ * asynchronous handler, `plugin-10000` has 10,000 handlers;
  * `plugin-hooks-1` is `plugin-full` with one empty synchronous hook, and so on.
  */
-export type Consumer = 'raw-count' | 'raw-json' | 'plugin-full' | 'plugin-10000' | `plugin-hooks-${number}`
+export type Consumer = 'raw-count' | 'raw-json' | 'plugin-full' | 'plugin-late' | 'plugin-10000' | `plugin-hooks-${number}`
 
 /** What a consumer process answers. */
 export interface Outcome extends Measurement {
@@ -46,7 +47,7 @@ async function runRaw (onPayload: (payload: Buffer) => void): Promise<void> {
   const client = connect({ host: '127.0.0.1', port: task.port, protocolVersion: task.version, reconnectPeriod: 0 })
   client.on('message', (_topic, payload) => onPayload(payload))
   await once(emitterOf(client), 'connect')
-  await client.subscribeAsync('site/#')
+  await client.subscribeAsync('site/#', { qos: task.qos })
   const closed = once(emitterOf(client), 'close')
   await client.publishAsync(requestTopic, JSON.stringify(task))
   await closed
@@ -58,14 +59,20 @@ async function runPlugin (consumer: Exclude<Consumer, 'raw-count' | 'raw-json'>)
   await app.register(multimqtt, { host: '127.0.0.1', port: task.port, protocolVersion: task.version })
   const hooks = Number(/hooks-(\d+)/.exec(consumer)?.[1] ?? 0)
   for (let hook = 0; hook < hooks; hook++) app.mqtt.addHook('preHandler', () => {})
-  if (consumer !== 'plugin-10000') {
-    app.mqtt.topic('site/<int:site>/device/<int:device>/reading', { payload: readingSchema }, (message) => {
+  const { qos } = task
+  if (consumer === 'plugin-late') {
+    app.mqtt.topic('site/<int:site>/device/<int:device>/reading', { qos, payload: readingSchema }, async (message) => {
+      await undefined
+      if (message.payload.celsius > 0 && message.params.device + message.params.site >= 0) meter.count()
+    })
+  } else if (consumer !== 'plugin-10000') {
+    app.mqtt.topic('site/<int:site>/device/<int:device>/reading', { qos, payload: readingSchema }, (message) => {
       if (message.payload.celsius > 0 && message.params.device + message.params.site >= 0) meter.count()
     })
   } else {
     for (let device = 0; device < devices; device++) {
       // The type of params is read from a literal pattern, which this is not.
-      app.mqtt.topic(`site/<int:site>/device/${device}/reading`, { payload: readingSchema }, (message) => {
+      app.mqtt.topic(`site/<int:site>/device/${device}/reading`, { qos, payload: readingSchema }, (message) => {
         if (message.payload.celsius > 0 && typeof message.params['site'] === 'number') meter.count()
       })
     }

@@ -1,10 +1,14 @@
 import { availableParallelism, loadavg } from 'node:os'
 import { benchConsume } from './consume.ts'
+import { benchPublish } from './publish.ts'
+import { benchProcesses } from './processes.ts'
 import { benchRouter } from './router.ts'
 
 const benches = new Map<string, () => Promise<void>>([
   ['router', benchRouter],
-  ['consume', benchConsume]
+  ['consume', benchConsume],
+  ['publish', benchPublish],
+  ['processes', benchProcesses]
 ])
 
 const asked = process.argv.slice(2)

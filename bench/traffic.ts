@@ -6,6 +6,9 @@ export interface Traffic {
   readonly messages: number
   /** Distinct topic names; a divisor of `devices`. */
   readonly topics: number
+  readonly qos: 0 | 1
+  /** With QoS 1: messages that may wait for their acknowledgement. */
+  readonly window: number
 }
 
 /** A consumer publishes its wishes here, in JSON, when it has subscribed. */
@@ -18,7 +21,7 @@ export const blockSize = 10_000
 export const devices = 10_000
 
 /** The name of topic `index`: spread over the devices, so that every part of a large router is visited. */
-export function topicName (index: number, { topics }: Traffic): string {
+export function topicName (index: number, { topics }: Pick<Traffic, 'topics'>): string {
   return `site/${index % 10}/device/${index * (devices / topics)}/reading`
 }
 

@@ -2,15 +2,16 @@
 import { createRequire } from 'node:module'
 import { resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
-import { parseArgs } from 'node:util'
+import { inspect, parseArgs } from 'node:util'
 import type { FastifyInstance, FastifyPluginAsync } from 'fastify'
 import type { Mqtt } from '../types/mqtt.ts'
+import { withoutConnecting } from './connecting.ts'
 import { describeError } from './errors.ts'
-import { withoutConnecting } from './plugin.ts'
 
 const usage = `fastify-multimqtt topics <app.js> [--json] [--namespace <name>]
 
-Lists the MQTT topics of an application, without connecting to its broker.
+Lists the MQTT topics of an application, without connecting to its broker: what it publishes while it starts
+is not sent.
 
 <app.js> exports, by default or as app, a Fastify instance that is not listening, a function that makes
 one, or a plugin.
@@ -30,16 +31,15 @@ try {
   await main()
   process.exit()
 } catch (error) {
-  const isUsage = error instanceof UsageError || (error instanceof TypeError && 'code' in error)
-  process.stderr.write(`${describeError(error)}\n${isUsage ? `\n${usage}` : ''}`)
+  const isUsage = error instanceof UsageError
+  // Where it is only Node.js itself can say, of what nobody caught; it ends with 1 as well.
+  if (error instanceof SyntaxError) throw error
+  process.stderr.write(isUsage ? `${describeError(error)}\n\n${usage}` : `${inspect(error)}\n`)
   process.exit(isUsage ? 2 : 1)
 }
 
 async function main (): Promise<void> {
-  const { values, positionals } = parseArgs({
-    allowPositionals: true,
-    options: { help: { type: 'boolean' }, json: { type: 'boolean' }, namespace: { type: 'string' } }
-  })
+  const { values, positionals } = parsed()
   if (values.help === true) {
     process.stdout.write(usage)
     return
@@ -54,6 +54,17 @@ async function main (): Promise<void> {
   process.stdout.write(values.json === true ? `${JSON.stringify(mqtt.topics(), null, 2)}\n` : mqtt.printTopics())
   const late = new Promise((resolve) => setTimeout(resolve, closeMs))
   await Promise.race([fastify.close(), late])
+}
+
+function parsed () {
+  try {
+    return parseArgs({
+      allowPositionals: true,
+      options: { help: { type: 'boolean' }, json: { type: 'boolean' }, namespace: { type: 'string' } }
+    })
+  } catch (error) {
+    throw new UsageError(describeError(error))
+  }
 }
 
 async function load (path: string): Promise<FastifyInstance> {

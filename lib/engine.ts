@@ -1,27 +1,32 @@
 import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
+import type { Dynsec } from '../types/dynsec.ts'
 import type { InjectResult } from '../types/inject.ts'
 import type { ListedTopic } from '../types/listing.ts'
 import type { Mqtt } from '../types/mqtt.ts'
-import type { Health, RefusedFilter, Status } from '../types/status.ts'
-import { ConnectionLog } from './connection-log.ts'
+import type { Health, Stats, Status } from '../types/status.ts'
+import { isConnectingOff } from './connecting.ts'
+import { Administration } from './administration.ts'
+import { BrokerSession } from './broker-session.ts'
 import { Dispatcher } from './dispatch/dispatcher.ts'
 import { ConnectionHooks } from './dispatch/hooks.ts'
 import { ReceivedMessage, type Incoming } from './dispatch/message.ts'
-import { describeError, errorCode, errors } from './errors.ts'
-import { Injections } from './injection.ts'
+import { errors } from './errors.ts'
+import { groupClientId } from './processes/group.ts'
+import type { Meeting } from './processes/directory.ts'
+import { injections } from './injection.ts'
+import { GroupSession } from './group-session.ts'
+import { logFailure } from './diagnostics.ts'
 import type { Settings } from './options/settings.ts'
 import { Codecs } from './payload/codecs.ts'
 import type { PoisoningRules } from './payload/json.ts'
 import { SchemaCompiler } from './payload/schemas.ts'
-import { Connection, type ConnectionSettings } from './session/connection.ts'
-import { Inbox } from './session/inbox.ts'
+import type { ConnectionSettings } from './session/connection.ts'
 import type { Link, LinkEvents } from './session/link.ts'
-import { Outbox } from './session/outbox.ts'
 import type { RegisteredTopic } from './registered-topic.ts'
-import { assertBrokerAccepts, preparePublish, type CheckedPublishOptions } from './session/publish.ts'
-import { refusalClass } from './session/refusals.ts'
-import { SubscriptionBook } from './session/subscriptions.ts'
+import { acceptableOptions, type CheckedPublishOptions } from './session/publish.ts'
+import type { SubscriptionBook } from './session/subscriptions.ts'
 import { TopicNames, type Named } from './topic/names.ts'
+import { OutgoingNames } from './topic/outgoing-names.ts'
 import { overlap } from './topic/overlap.ts'
 
 /** What the engine needs from the application that it runs in. */
@@ -35,15 +40,6 @@ export interface EngineHost {
   readonly link?: ((settings: ConnectionSettings, events: LinkEvents) => Link) | undefined
 }
 
-/** Milliseconds for the DISCONNECT itself, after everything has been waited for. */
-const disconnectMs = 500
-const pubrel = 6
-/**
- * What the protocol allows: a message that is too large is refused by itself, since the broker would send it
- * again.
- */
-const largestPacketBytes = 268_435_460
-
 /** One connection with all that hangs on it: wires the parts, and leads them through start and close. */
 export class Engine {
   readonly settings: Settings
@@ -53,60 +49,76 @@ export class Engine {
   readonly codecs: Codecs
   readonly schemas: SchemaCompiler
   readonly dispatcher: Dispatcher
-  readonly book: SubscriptionBook
   readonly hooks: ConnectionHooks
   readonly #host: EngineHost
-  readonly #connection: Link
-  readonly #outbox: Outbox
-  readonly #inbox: Inbox
+  /** The connection of this process. */
+  readonly #own: BrokerSession
+  readonly #group: GroupSession | undefined
+  /** Whichever of the two the application has. */
+  readonly #session: BrokerSession | GroupSession
+  #administration: Administration | undefined
+  /** The administrator's own connection. */
+  #administrator: Engine | undefined
   #connecting: Promise<void> | undefined
   #closing: Promise<void> | undefined
   #draining: Promise<void> | undefined
-  #isClosed = false
-  #hasFailed = false
   #isOpen = false
-  readonly #injections = new Injections()
-  #giveUp: (() => void) | undefined
-  readonly #log: ConnectionLog
+  readonly #names: OutgoingNames
 
   constructor (settings: Settings, host: EngineHost) {
     this.settings = settings
     this.#host = host
-    this.#log = new ConnectionLog(host.log, settings.address.text)
+    this.#names = new OutgoingNames(settings.prefix)
     this.codecs = new Codecs(host.poisoning, settings.codecs)
     this.schemas = new SchemaCompiler(settings.validatorCompiler)
-    const link = host.link ?? ((linkSettings, events) => new Connection(linkSettings, events))
-    this.#connection = link({
-      ...settings, credentials: () => settings.credentials.ask(), maxPacketBytes: largestPacketBytes
-    }, this.#linkEvents())
-    const onRefused = (refused: RefusedFilter) => this.#log.onRefused(refused)
-    this.book = new SubscriptionBook(this.#connection, onRefused, settings.connectTimeoutMs)
-    this.#outbox = new Outbox(this.#connection, { broker: settings.address.text, ...settings.outbox })
-    this.#inbox = new Inbox(
-      this.#connection,
-      (message, receipt) => this.dispatcher.receive(message, receipt),
-      (unacked) => this.#renew(unacked),
-      settings.inbox.maxUnacked
-    )
     this.hooks = new ConnectionHooks((name, error) => {
-      host.log.error({ err: error }, `the MQTT hook ${name} failed`)
+      logFailure(host.log, error, {}, `the MQTT hook ${name} failed`)
     })
     this.dispatcher = new Dispatcher({
       codecs: this.codecs,
       maxPayload: settings.maxPayload,
       log: host.log,
-      onUnmatched: (incoming) => this.#onUnmatched(incoming)
+      concurrency: settings.concurrency,
+      order: settings.order,
+      inbox: settings.inbox,
+      publish: async (letter) => {
+        await this.publish(letter.topic, letter.payload, acceptableOptions(letter, this.#own))
+      },
+      onUnmatched: (incoming) => this.#onUnmatched(incoming),
+      isFor: (filter, ids) => this.#isFor(filter, ids)
     })
+    this.#own = new BrokerSession(withGroupClientId(settings), {
+      log: host.log,
+      link: host.link,
+      deliver: (message, receipt) => this.dispatcher.receive(message, receipt),
+      mayConnect: () => this.#group?.mayConnect !== false,
+      onReady: () => this.hooks.runInTurn('onConnect'),
+      onDown: (cause) => this.hooks.runInTurn('onDisconnect', cause),
+      onChange: () => this.#group?.changed()
+    })
+    this.#group = settings.processes.mode === 'single' ? this.#createGroup(settings.processes) : undefined
+    this.#session = this.#group ?? this.#own
+    if (settings.dynsec !== undefined) this.#administration = this.#createAdministration(settings.dynsec)
   }
 
-  /** Publishes bytes to an absolute topic name. */
+  /**
+   * The absolute topic name for a publish.
+   *
+   * @throws `FST_MQTT_TOPIC_NAME`, `FST_MQTT_TOPIC_OUTSIDE_PREFIX`
+   */
+  nameOf (topic: unknown, isAbsolute: boolean): string {
+    return isAbsolute ? this.#names.absolute(topic) : this.#names.inside(topic)
+  }
+
+  /** Publishes bytes to an absolute topic name that `nameOf` gave. */
   publish (topic: string, payload: Buffer, options: CheckedPublishOptions): Promise<void> {
-    const publish = preparePublish(topic, payload, options)
-    // What is accepted while offline is checked when it is sent.
-    if (this.#connection.isUp) assertBrokerAccepts(publish, this.#connection)
-    if (this.#injections.capture(publish, (bytes) => this.codecs.json.decode(bytes))) return Promise.resolve()
+    const { qos, retain, properties, contentType } = options
+    const publish = { topic, payload, qos, retain, properties, contentType }
+    const { namespace } = this.settings
+    const isCaught = injections.capture(publish, namespace, (bytes) => this.codecs.json.decode(bytes))
+    if (isCaught || isConnectingOff()) return Promise.resolve()
     const timeoutMs = options.timeoutMs ?? this.settings.publishTimeoutMs
-    return this.#outbox.publish(publish, { timeoutMs, signal: options.signal })
+    return this.#session.publish(publish, { timeoutMs, signal: options.signal })
   }
 
   /** What is registered, with what overlaps. */
@@ -121,51 +133,63 @@ export class Engine {
     }))
   }
 
+  get book (): SubscriptionBook {
+    return this.#own.book
+  }
+
   /** Of the connection, or of the attempt to connect. */
   get version (): 4 | 5 {
-    return this.#connection.version
+    return this.#session.version
   }
 
   get client (): Mqtt['client'] {
-    return this.#connection.client
+    return this.#own.client
+  }
+
+  /** @throws `FST_MQTT_DYNSEC_NOT_ENABLED` */
+  get dynsec (): Dynsec {
+    if (this.#administration === undefined) throw new errors.FST_MQTT_DYNSEC_NOT_ENABLED()
+    return this.#administration.dynsec
+  }
+
+  get role (): 'owner' | 'member' | undefined {
+    return this.#group?.role
   }
 
   get status (): Status {
-    if (this.#isClosed) return 'closed'
-    if (this.#draining !== undefined) return 'draining'
-    if (!this.#connection.isOpen) return this.#hasFailed ? 'closed' : 'idle'
-    if (this.#connection.isUp) return 'ready'
-    return this.#connection.everUp ? 'offline' : 'connecting'
+    return this.#session.status
   }
 
   health (): Health {
-    const { granted, refused, pending } = this.book
-    const { attempts, lastError, everUp, version } = this.#connection
-    const status = this.status
+    const { status } = this
+    const { subscriptions, ...connection } = this.#session.health
+    const { refused, pending } = subscriptions
+    const { received, unmatched, failed, dropped } = this.dispatcher.stats
     return {
       ok: status === 'ready' && refused.length === 0 && pending.length === 0,
       status,
-      broker: this.settings.address.text,
-      protocolVersion: everUp ? version : undefined,
-      attempts,
-      lastError: lastError && { code: errorCode(lastError), message: describeError(lastError) },
-      subscriptions: { granted, refused, pending },
-      messages: { ...this.dispatcher.counters }
+      ...connection,
+      subscriptions,
+      messages: { received, unmatched, failed, dropped }
     }
+  }
+
+  stats (): Stats {
+    return { ...this.dispatcher.stats, ...this.#own.counters }
   }
 
   /** Connects and waits until every subscription is answered; gives up after `connectTimeout`. */
   async connect (): Promise<void> {
-    if (this.#draining !== undefined || this.#isClosed) {
-      throw new errors.FST_MQTT_CLOSED(this.settings.address.text)
-    }
+    if (this.#draining !== undefined) throw new errors.FST_MQTT_CLOSED(this.settings.address.text)
+    if (isConnectingOff()) return
     this.#connecting ??= this.#start().finally(() => { this.#connecting = undefined })
     await this.#connecting
   }
 
   /** Goes on trying until it is closed. */
   connectInBackground (): void {
-    if (!this.#connection.isOpen) this.#connection.open()
+    this.#session.open()
+    this.#administrator?.connectInBackground()
   }
 
   /** Lets messages through to the handlers: the application is ready. */
@@ -182,7 +206,7 @@ export class Engine {
   /** Brings a message to the handlers without a broker; what they publish is not sent. */
   async inject (incoming: Incoming): Promise<InjectResult> {
     if (this.#draining !== undefined) throw new errors.FST_MQTT_CLOSED(this.settings.address.text)
-    return await this.#injections.run((receipt) => this.dispatcher.inject(incoming, receipt))
+    return await injections.run((receipt) => this.dispatcher.inject(incoming, receipt))
   }
 
   /**
@@ -197,124 +221,66 @@ export class Engine {
     await (this.#closing ??= this.#close())
   }
 
-  async #start (): Promise<void> {
-    const isOurs = !this.#connection.isOpen
-    if (isOurs) this.#connection.open()
-    if (await this.#isReadyWithin(this.settings.connectTimeoutMs)) return
-    const error = this.#startError()
-    // One that was started before goes on.
-    if (isOurs) {
-      this.#hasFailed = true
-      await this.#connection.close(disconnectMs)
-      this.book.onDown()
-    }
-    throw error
-  }
-
-  async #isReadyWithin (timeoutMs: number): Promise<boolean> {
-    let timer: NodeJS.Timeout | undefined
-    const deadline = new Promise<boolean>((resolve) => {
-      timer = setTimeout(resolve, timeoutMs, false)
-      // Closing while connecting ends the wait.
-      this.#giveUp = () => resolve(false)
-    })
-    const isReady = await Promise.race([deadline, this.book.answered().then(() => true)])
-    clearTimeout(timer)
-    this.#giveUp = undefined
-    return isReady
-  }
-
-  #startError (): Error {
-    const { attempts, lastError, isUp } = this.#connection
-    if (this.#draining !== undefined) return new errors.FST_MQTT_CLOSED(this.settings.address.text)
-    const reason = isUp
-      ? `the broker did not answer the subscriptions ${this.book.pending.join(', ')}`
-      : lastError === undefined ? 'no answer' : describeError(lastError)
-    return new errors.FST_MQTT_CONNECT_FAILED(
-      this.settings.address.text,
-      this.settings.connectTimeoutMs,
-      attempts === 1 ? '1 attempt' : `${attempts} attempts`,
-      reason,
-      { cause: lastError }
-    )
-  }
-
   async #drain (): Promise<void> {
     this.dispatcher.stop()
-    this.#giveUp?.()
-    const { pluginTimeoutMs } = this.#host
-    const { drainTimeoutMs } = this.settings
-    const limitMs = pluginTimeoutMs === 0 ? drainTimeoutMs : Math.min(drainTimeoutMs, pluginTimeoutMs - 500)
-    await within(this.dispatcher.idle(), Math.max(0, limitMs))
+    this.#session.drain()
+    await within(this.dispatcher.idle(), this.#drainLimitMs)
+  }
+
+  async #start (): Promise<void> {
+    await this.#session.start()
+    await this.#administrator?.connect()
   }
 
   async #close (): Promise<void> {
     await this.drain()
-    if (this.#connection.isUp) this.#announce('offline')
-    await this.#outbox.flush(this.settings.drainTimeoutMs)
-    this.#inbox.close()
-    this.#outbox.close()
-    await this.#connection.close(disconnectMs)
-    this.book.onDown()
-    this.#isClosed = true
-    this.#log.onClosed()
+    this.#administration?.close()
+    await Promise.all([this.#session.close(this.#drainLimitMs), this.#administrator?.close()])
   }
 
-  #linkEvents (): LinkEvents {
-    return {
-      onUp: (isSessionPresent) => {
-        this.#inbox.onUp(isSessionPresent)
-        this.#outbox.onUp(isSessionPresent)
+  /** For the handlers, and then for what waits to be sent: Fastify does not wait for ever. */
+  get #drainLimitMs (): number {
+    const { pluginTimeoutMs } = this.#host
+    const { drainTimeoutMs } = this.settings
+    if (pluginTimeoutMs === 0) return drainTimeoutMs
+    return Math.max(0, Math.min(drainTimeoutMs, pluginTimeoutMs - 500))
+  }
+
+  /** One that is for a subscription of an earlier process is for whoever matches. */
+  #isFor (filter: string, subscriptionIds: readonly number[]): boolean {
+    const filters = subscriptionIds.map((id) => this.book.filterOf(id))
+    return filters.includes(filter) || filters.every((known) => known === undefined)
+  }
+
+  #createAdministration (dynsec: NonNullable<Settings['dynsec']>): Administration {
+    if (dynsec.connection !== undefined) this.#administrator = new Engine(dynsec.connection, this.#host)
+    const { settings, dispatcher } = this.#administrator ?? this
+    const own = this.#administrator === undefined ? this.#own : this.#administrator.#own
+    const group = this.#administrator === undefined ? this.#group : undefined
+    return new Administration(this.settings.prefix, dynsec, { settings, own, dispatcher, group })
+  }
+
+  #createGroup ({ group, dir, heartbeatMs, ownerTimeoutMs }: SingleProcesses): GroupSession {
+    const { log } = this.#host
+    const { settings } = this
+    return new GroupSession(settings, {
+      ...meetingOf(settings, group, dir),
+      ...settings.outbox,
+      heartbeatMs,
+      ownerTimeoutMs,
+      drainTimeoutMs: settings.drainTimeoutMs
+    }, {
+      own: this.#own,
+      onRole: (role) => {
+        log.info({ group, role }, role === undefined
+          ? `the group '${group}' has no owner for now`
+          : `this process is ${role === 'owner' ? 'the owner' : 'a member'} of the group '${group}'`)
+        this.hooks.run('onRole', role)
       },
-      onReady: () => this.#onReady(),
-      onDown: (cause, wasUp) => this.#onDown(cause, wasUp),
-      onMessage: (message) => this.#inbox.receive(message),
-      onAck: (type, packetId, reasonCode) => {
-        if (type === pubrel) this.#inbox.onPubrel(packetId)
-        else this.#outbox.onAck(type, packetId, reasonCode)
-      },
-      onWritten: (sequence) => this.#outbox.onWritten(sequence),
-      onDrain: () => this.#outbox.onDrain(),
-      onForeignPublish: (send) => this.#outbox.foreign(send),
-      onForeignDone: () => this.#outbox.onForeignDone()
-    }
-  }
-
-  #onReady (): void {
-    this.book.onUp()
-    this.#announce('online')
-    this.hooks.run('onConnect')
-    this.#log.onReady(this.#connection)
-  }
-
-  #onDown (cause: Error, wasUp: boolean): boolean {
-    this.book.onDown()
-    this.#inbox.onDown()
-    const isSoon = this.#outbox.onDown(cause)
-    this.hooks.run('onDisconnect', cause)
-    this.#log.onDown(cause, wasUp, this.#connection)
-    const { everUp, version, nextVersion } = this.#connection
-    // What will never change is not waited for.
-    if (!everUp && version === nextVersion && refusalClass(cause) === 'fatal') this.#giveUp?.()
-    return isSoon
-  }
-
-  /** Whether this client is there; the broker says it by the will if it is gone without a word. */
-  #announce (state: 'online' | 'offline'): void {
-    const { presence, publishTimeoutMs, drainTimeoutMs } = this.settings
-    if (presence === undefined) return
-    const { topic, qos } = presence
-    const publish = { topic, payload: presence[state], qos, retain: true, properties: undefined }
-    const timeoutMs = state === 'online' ? publishTimeoutMs : Math.max(1, drainTimeoutMs)
-    void this.#outbox.publish(publish, { timeoutMs, signal: undefined }).catch((error: unknown) => {
-      this.#host.log.warn({ err: error, topic }, `the presence '${state}' was not published`)
+      onMemberUp: () => this.hooks.run('onConnect'),
+      onMemberDown: (cause) => this.hooks.run('onDisconnect', cause),
+      onTrouble: (error) => log.error({ err: error }, `the group '${group}' is in trouble, trying again`)
     })
-  }
-
-  /** The broker knows no bounds: it has to keep what is not acknowledged, and send it again. */
-  #renew (unacked: number): void {
-    this.#log.onExcess(unacked, this.settings.inbox.maxUnacked)
-    this.#connection.renew(new errors.FST_MQTT_CONNECTION(`${unacked} messages wait to be acknowledged`))
   }
 
   #onUnmatched (incoming: Incoming): void {
@@ -330,4 +296,20 @@ async function within (promise: Promise<void>, timeoutMs: number): Promise<void>
   const deadline = new Promise<void>((resolve) => { timer = setTimeout(resolve, timeoutMs) })
   await Promise.race([promise, deadline])
   clearTimeout(timer)
+}
+
+type SingleProcesses = Extract<Settings['processes'], { mode: 'single' }>
+
+/** What processes have in common that are one group. */
+function meetingOf (
+  { address, username, prefix, namespace }: Settings, group: string, dir: string | undefined
+): Meeting {
+  return { group, identity: [address.text, username ?? '', prefix, namespace ?? ''], dir }
+}
+
+/** Whoever is the owner has the same session: found by the same client identifier. */
+function withGroupClientId (settings: Settings): Settings {
+  const { processes, hasClientId } = settings
+  if (processes.mode === 'each' || hasClientId) return settings
+  return { ...settings, clientId: groupClientId(meetingOf(settings, processes.group, processes.dir)) }
 }

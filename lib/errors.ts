@@ -76,6 +76,12 @@ export const errors = {
   FST_MQTT_IDLE_TIMEOUT: createError<'FST_MQTT_IDLE_TIMEOUT', 504, [timeoutMs: number, running: number]>(
     'FST_MQTT_IDLE_TIMEOUT',
     'After %s ms handlers are still running (%s): a handler that awaits idle() waits for itself', 504),
+  FST_MQTT_ORDER_KEY: createError<'FST_MQTT_ORDER_KEY', 500, [pattern: string, given: string]>(
+    'FST_MQTT_ORDER_KEY', "The function 'order' of '%s' has to return a string, not %s", 500),
+  FST_MQTT_DEAD_LETTER: createError<
+    'FST_MQTT_DEAD_LETTER', 502, [pattern: string, problem: string, consequence: string, options?: ErrorOptions]
+  >(
+    'FST_MQTT_DEAD_LETTER', "The dead letter target of '%s' has failed (%s): %s", 502),
 
   // Publishing
   FST_MQTT_PAYLOAD_ENCODE: createError<'FST_MQTT_PAYLOAD_ENCODE', 400, [codec: string, problem: string, options?: ErrorOptions]>(
@@ -95,9 +101,8 @@ export const errors = {
     'The connection to %s was lost before the message was acknowledged: it may or may not have arrived', 503),
   FST_MQTT_PUBLISH_REFUSED: createError<'FST_MQTT_PUBLISH_REFUSED', 502, [topic: string, reason: string, options?: ErrorOptions]>(
     'FST_MQTT_PUBLISH_REFUSED', "The broker refused the message to '%s': %s", 502),
-  FST_MQTT_OUTBOX_FULL: createError<'FST_MQTT_OUTBOX_FULL', 503, [broker: string, maxMessages: number, maxBytes: number]>(
-    'FST_MQTT_OUTBOX_FULL',
-    'Too much waits to be sent to %s: the outbox takes %s messages and %s bytes', 503),
+  FST_MQTT_OUTBOX_FULL: createError<'FST_MQTT_OUTBOX_FULL', 503, [problem: string]>(
+    'FST_MQTT_OUTBOX_FULL', 'No more can wait to be sent: %s', 503),
   FST_MQTT_PUBLISH_TIMEOUT: createError<'FST_MQTT_PUBLISH_TIMEOUT', 504, [timeoutMs: number]>(
     'FST_MQTT_PUBLISH_TIMEOUT', 'The broker did not acknowledge the message within %s ms', 504),
   FST_MQTT_ABORTED: createError<'FST_MQTT_ABORTED', 503, [options?: ErrorOptions]>(
@@ -115,7 +120,78 @@ export const errors = {
   FST_MQTT_MALFORMED: createError<'FST_MQTT_MALFORMED', 502, [problem: string]>(
     'FST_MQTT_MALFORMED', 'The broker sent what MQTT does not allow: %s', 502),
   FST_MQTT_CLOSED: createError<'FST_MQTT_CLOSED', 503, [broker: string]>(
-    'FST_MQTT_CLOSED', 'The connection to %s is closed', 503)
+    'FST_MQTT_CLOSED', 'The connection to %s is closed', 503),
+
+  // Several processes
+  FST_MQTT_GROUP_DIRECTORY: createError<
+    'FST_MQTT_GROUP_DIRECTORY', 500, [directory: string, problem: string, options?: ErrorOptions]
+  >(
+    'FST_MQTT_GROUP_DIRECTORY', "The processes of the group cannot meet in '%s': %s", 500),
+  FST_MQTT_PEER_VERSION: createError<'FST_MQTT_PEER_VERSION', 503, [theirs: number, ours: number]>(
+    'FST_MQTT_PEER_VERSION',
+    'Another process of the group speaks version %s of the protocol between processes, this one version %s: ' +
+    'run one version of fastify-multimqtt in all processes of a group, and restart those with the older one', 503),
+  FST_MQTT_PEER_REFUSED: createError<'FST_MQTT_PEER_REFUSED', 503, [problem: string, options?: ErrorOptions]>(
+    'FST_MQTT_PEER_REFUSED', 'The connection to another process of the group was ended: %s', 503),
+
+  // Dynamic security: what we refuse
+  FST_MQTT_DYNSEC_NOT_ENABLED: createError<'FST_MQTT_DYNSEC_NOT_ENABLED', 500>(
+    'FST_MQTT_DYNSEC_NOT_ENABLED',
+    'fastify.mqtt.dynsec needs the option dynsec: true, or { connection } with the account of an administrator', 500),
+  FST_MQTT_DYNSEC_INVALID: createError<'FST_MQTT_DYNSEC_INVALID', 400, [command: string, problem: string]>(
+    'FST_MQTT_DYNSEC_INVALID', "Invalid dynamic security command '%s': %s", 400),
+  FST_MQTT_DYNSEC_UNSUPPORTED: createError<'FST_MQTT_DYNSEC_UNSUPPORTED', 501, [command: string, problem: string]>(
+    'FST_MQTT_DYNSEC_UNSUPPORTED', "The broker cannot do '%s': %s", 501),
+  FST_MQTT_DYNSEC_SELF: createError<'FST_MQTT_DYNSEC_SELF', 403, [command: string, subject: string]>(
+    'FST_MQTT_DYNSEC_SELF',
+    "'%s' would change the account that sends it (%s), which may cut its own connection or lock it out: use another " +
+    'account for that (option dynsec.connection), or { allowSelf: true } to mean it', 403),
+
+  // Dynamic security: what the broker refuses
+  FST_MQTT_DYNSEC_NOT_AUTHORIZED: createError<
+    'FST_MQTT_DYNSEC_NOT_AUTHORIZED', 502, [what: string, reason: string, options?: ErrorOptions]
+  >(
+    'FST_MQTT_DYNSEC_NOT_AUTHORIZED', 'The account of this connection may not %s: %s', 502),
+  FST_MQTT_DYNSEC_PLUGIN_ABSENT: createError<'FST_MQTT_DYNSEC_PLUGIN_ABSENT', 502, [broker: string, answer: string]>(
+    'FST_MQTT_DYNSEC_PLUGIN_ABSENT', "%s has no dynamic security plugin here, it says '%s'", 502),
+  FST_MQTT_DYNSEC_NOT_FOUND: createError<'FST_MQTT_DYNSEC_NOT_FOUND', 404, [command: string, answer: string]>(
+    'FST_MQTT_DYNSEC_NOT_FOUND', 'The broker refused %s: %s', 404),
+  FST_MQTT_DYNSEC_ALREADY_EXISTS: createError<'FST_MQTT_DYNSEC_ALREADY_EXISTS', 409, [command: string, answer: string]>(
+    'FST_MQTT_DYNSEC_ALREADY_EXISTS', 'The broker refused %s: %s', 409),
+  FST_MQTT_DYNSEC_FORBIDDEN: createError<'FST_MQTT_DYNSEC_FORBIDDEN', 403, [command: string, problem: string]>(
+    'FST_MQTT_DYNSEC_FORBIDDEN', '%s is forbidden: %s', 403),
+  FST_MQTT_DYNSEC_INTERNAL: createError<'FST_MQTT_DYNSEC_INTERNAL', 502, [command: string, answer: string]>(
+    'FST_MQTT_DYNSEC_INTERNAL', 'The broker failed in %s: %s', 502),
+  FST_MQTT_DYNSEC_REJECTED: createError<'FST_MQTT_DYNSEC_REJECTED', 502, [command: string, answer: string]>(
+    'FST_MQTT_DYNSEC_REJECTED', 'The broker refused %s: %s', 502),
+
+  // Dynamic security: answers that do not come, or are of no use
+  FST_MQTT_DYNSEC_NO_ANSWER: createError<
+    'FST_MQTT_DYNSEC_NO_ANSWER', 504, [broker: string, timeoutMs: number, reasons: string]
+  >(
+    'FST_MQTT_DYNSEC_NO_ANSWER',
+    '%s did not answer a question to its dynamic security plugin within %s ms, so nothing was sent: %s', 504),
+  FST_MQTT_DYNSEC_OUTCOME_UNKNOWN: createError<
+    'FST_MQTT_DYNSEC_OUTCOME_UNKNOWN', 503, [broker: string, command: string]
+  >(
+    'FST_MQTT_DYNSEC_OUTCOME_UNKNOWN',
+    'The connection to %s was lost before %s was answered: it may or may not have been executed', 503),
+  FST_MQTT_DYNSEC_TIMEOUT: createError<'FST_MQTT_DYNSEC_TIMEOUT', 504, [command: string, timeoutMs: number]>(
+    'FST_MQTT_DYNSEC_TIMEOUT', '%s was not answered within %s ms: it may or may not have been executed', 504),
+  FST_MQTT_DYNSEC_ABORTED: createError<'FST_MQTT_DYNSEC_ABORTED', 503, [what: string, options?: ErrorOptions]>(
+    'FST_MQTT_DYNSEC_ABORTED', 'The signal was aborted: %s', 503),
+  FST_MQTT_DYNSEC_REPLY_LOST: createError<'FST_MQTT_DYNSEC_REPLY_LOST', 502, [command: string]>(
+    'FST_MQTT_DYNSEC_REPLY_LOST',
+    '%s was executed, but its answer did not come while a later one did: brokers drop answers that are larger than ' +
+    'the packets that the client accepts. Ask for less at once, by count and offset', 502),
+  FST_MQTT_DYNSEC_REPLY_INVALID: createError<'FST_MQTT_DYNSEC_REPLY_INVALID', 502, [command: string, problem: string]>(
+    'FST_MQTT_DYNSEC_REPLY_INVALID', '%s was executed, but its answer cannot be read: %s', 502),
+  FST_MQTT_DYNSEC_NOT_SENT: createError<'FST_MQTT_DYNSEC_NOT_SENT', 503, [command: string, options?: ErrorOptions]>(
+    'FST_MQTT_DYNSEC_NOT_SENT', '%s was not sent, because an earlier part of the batch was not answered', 503),
+  FST_MQTT_DYNSEC_INCOMPLETE: createError<
+    'FST_MQTT_DYNSEC_INCOMPLETE', 503, [command: string, reason: string, options?: ErrorOptions]
+  >(
+    'FST_MQTT_DYNSEC_INCOMPLETE', '%s succeeded, but what belongs to it did not: %s', 503)
 } as const
 
 /** The code of one of the plugin's errors. */
@@ -129,6 +205,11 @@ export function describeError (error: unknown): string {
     return error.errors.map(describeError).join(', ')
   }
   return error instanceof Error ? error.message : String(error)
+}
+
+/** What was thrown, as an error: codecs and converters of an application may throw anything. */
+export function asError (thrown: unknown): Error {
+  return thrown instanceof Error ? thrown : new Error(describeError(thrown))
 }
 
 /** The code of an error where it has one, as text: MQTT.js has numbers for the reason codes of the broker. */

@@ -11,21 +11,26 @@ interface Dispatched {
   readonly ends: readonly HandlerEnd[]
 }
 
-/** What is published while injected messages are handled: kept for each injection by itself, and not sent. */
-export class Injections {
+/**
+ * What is published while injected messages are handled, on whatever connection: kept for each injection by
+ * itself, and not sent.
+ */
+class Injections {
   readonly #published = new AsyncLocalStorage<InjectedPublish[]>()
   /** Without an injection under way a publish pays for no look into the storage. */
   #running = 0
 
   /** @returns whether the publish belongs to an injection, which has it now */
-  capture (publish: OutgoingPublish, decodeJson: (bytes: Buffer) => unknown): boolean {
+  capture (
+    publish: OutgoingPublish, namespace: string | undefined, decodeJson: (bytes: Buffer) => unknown
+  ): boolean {
     const published = this.#running === 0 ? undefined : this.#published.getStore()
     if (published === undefined) return false
     const { topic, payload, qos, retain } = publish
     const properties = sentProperties(publish, 5) ?? {}
     const text = () => decodeText(payload)
     const json = () => decodeJson(payload)
-    published.push({ topic, payload, qos, retain, properties, text, json })
+    published.push({ topic, payload, qos, retain, properties, namespace, text, json })
     return true
   }
 
@@ -60,3 +65,6 @@ class InjectedReceipt implements Receipt {
     return this.#holds === 0
   }
 }
+
+/** One for all connections: a handler of one may publish on another. */
+export const injections = new Injections()

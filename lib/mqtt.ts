@@ -3,16 +3,16 @@ import type { HookName } from '../types/hooks.ts'
 import type { InjectResult } from '../types/inject.ts'
 import type { ListedTopic } from '../types/listing.ts'
 import type { Mqtt } from '../types/mqtt.ts'
-import type { Health, Status } from '../types/status.ts'
+import type { Health, Stats, Status } from '../types/status.ts'
 import type { Engine } from './engine.ts'
 import { checkHook, isConnectionHook, passOnPublish, type Hook, type HookBook } from './dispatch/hooks.ts'
-import { errors } from './errors.ts'
-import { millisecondsProblem, textProblem, topicNameProblem } from './guard.ts'
+import { isThenable } from './dispatch/thenable.ts'
+import { asError, errors } from './errors.ts'
+import { millisecondsProblem } from './guard.ts'
 import { bytesOf } from './payload/bytes.ts'
 import { RegisteredTopic } from './registered-topic.ts'
 import { checkPublishOptions } from './session/publish.ts'
 import { printTopics } from './topic/listing.ts'
-import { assertInsidePrefix, withPrefix } from './topic/prefix.ts'
 import { checkTopicOptions } from './topic/topic-options.ts'
 import { defined, describe, isRecord, kindOf, recordProblem } from './values.ts'
 
@@ -57,18 +57,28 @@ export class MqttContext {
     return this.#register(pattern, { ...ofContract, ...defined(others) }, handler)
   }
 
-  async publish (topic: unknown, payload?: unknown, options?: unknown): Promise<void> {
-    const engine = this.#context.engine('publish')
-    // The topic by itself first: with a prefix before it an empty one would pass.
-    const problem = topicNameProblem(topic)
-    if (problem !== undefined) throw new errors.FST_MQTT_TOPIC_NAME(nameForMessage(topic), problem)
-    const name = topic as string
+  // Not an async function: with QoS 0 its promise would be a good part of the cost.
+  publish (topic: unknown, payload?: unknown, options?: unknown): Promise<void> {
+    try {
+      const engine = this.#context.engine('publish')
+      const { hooks } = this.#context
+      if (hooks.of('onPublish').length > 0) return this.#publishThroughHooks(engine, topic, payload, options)
+      const checked = checkPublishOptions(options, 0)
+      return engine.publish(engine.nameOf(topic, checked.absolute), bytesOf(payload), checked)
+    } catch (error) {
+      return Promise.reject(asError(error))
+    }
+  }
+
+  async #publishThroughHooks (
+    engine: Engine, topic: unknown, payload: unknown, options: unknown
+  ): Promise<void> {
     const { hooks, server } = this.#context
-    const outgoing = await passOnPublish(hooks, server, { topic: name, payload, options })
+    // Hooks get a topic that can be published to.
+    engine.nameOf(topic, true)
+    const outgoing = await passOnPublish(hooks, server, { topic: topic as string, payload, options })
     const checked = checkPublishOptions(outgoing.options, 0)
-    if (!checked.absolute) assertInsidePrefix(name)
-    const absoluteTopic = checked.absolute ? name : withPrefix(engine.settings.prefix, name)
-    await engine.publish(absoluteTopic, bytesOf(outgoing.payload), checked)
+    await engine.publish(engine.nameOf(topic, checked.absolute), bytesOf(outgoing.payload), checked)
   }
 
   addHook (name: unknown, hook: unknown): this {
@@ -97,10 +107,7 @@ export class MqttContext {
     }
     const { topic, payload, ...others } = options
     const { qos, retain, properties, absolute } = checkPublishOptions(others, 0)
-    const problem = topicNameProblem(topic)
-    if (problem !== undefined) throw new errors.FST_MQTT_TOPIC_NAME(nameForMessage(topic), problem)
-    const name = topic as string
-    if (!absolute) assertInsidePrefix(name)
+    const absoluteTopic = engine.nameOf(topic, absolute)
     const bytes = bytesOf(payload)
     if (!engine.isOpen) {
       // ready() would wait for the broker, and fail without one.
@@ -109,7 +116,6 @@ export class MqttContext {
       }
       await this.#context.server.ready()
     }
-    const absoluteTopic = absolute ? name : withPrefix(engine.settings.prefix, name)
     return await engine.inject({ topic: absoluteTopic, payload: bytes, qos, retain, dup: false, properties })
   }
 
@@ -126,12 +132,24 @@ export class MqttContext {
     return printTopics(this.topics())
   }
 
+  get dynsec (): Mqtt['dynsec'] {
+    return this.#context.engine('dynsec').dynsec
+  }
+
+  get role (): Mqtt['role'] {
+    return this.#context.engine('role').role
+  }
+
   get status (): Status {
     return this.#context.engine('status').status
   }
 
   health (): Health {
     return this.#context.engine('health').health()
+  }
+
+  stats (): Stats {
+    return this.#context.engine('stats').stats()
   }
 
   async connect (): Promise<void> {
@@ -165,7 +183,12 @@ export class MqttContext {
     try {
       if (handler !== undefined) topic.onMessage(handler as Parameters<RegisteredTopic['onMessage']>[0])
       const { filter, name } = topic
-      for (const hook of hooks.of('onTopic')) hook.call(server, { pattern, filter, name, topicPrefix })
+      for (const hook of hooks.of('onTopic')) {
+        const result = hook.call(server, { pattern, filter, name, topicPrefix })
+        if (!isThenable(result)) continue
+        result.then(undefined, () => {})
+        throw new errors.FST_MQTT_HOOK_INVALID('onTopic cannot be async: a topic is registered at once')
+      }
     } catch (error) {
       // A conflict with another topic, or a hook that objects, leaves nothing behind.
       topic.remove()
@@ -185,8 +208,4 @@ function readTarget (target: unknown): { pattern: string, options: Record<string
   }
   throw new errors.FST_MQTT_TOPIC_PATTERN(
     `it has to be a string or what defineTopic returned, not ${kindOf(target)}`, describe(target))
-}
-
-function nameForMessage (topic: unknown): string {
-  return textProblem(topic) === undefined && typeof topic === 'string' ? topic.slice(0, 200) : describe(topic)
 }

@@ -1,20 +1,14 @@
 import type { FastifyInstance } from 'fastify'
 import fastifyPlugin from 'fastify-plugin'
 import type { MultimqttOptions } from '../types/options.ts'
+import { isConnectingOff } from './connecting.ts'
 import { Engine } from './engine.ts'
 import { errors } from './errors.ts'
-import { resolveOptions } from './options/settings.ts'
+import { resolveOptions, type Settings } from './options/settings.ts'
+import { workerHint, workersWarning } from './processes/workers.ts'
 import { registerFormats } from './payload/formats.ts'
 import { Scope } from './scope.ts'
 import { memoryLinkTo } from './testing/memory-broker.ts'
-
-// By a symbol of the process: an application may have its own copy of this module.
-const connectingIsOff = Symbol.for('fastify-multimqtt.connectingIsOff')
-
-/** From now on no registration in this process connects: as with `start: 'manual'`, for tools. */
-export function withoutConnecting (): void {
-  Object.assign(globalThis, { [connectingIsOff]: true })
-}
 
 async function register (fastify: FastifyInstance, options: MultimqttOptions): Promise<void> {
   const { pluginTimeout, bodyLimit, onProtoPoisoning, onConstructorPoisoning } = fastify.initialConfig
@@ -34,6 +28,9 @@ async function register (fastify: FastifyInstance, options: MultimqttOptions): P
     link,
     poisoning: { protoAction: onProtoPoisoning ?? 'error', constructorAction: onConstructorPoisoning ?? 'error' }
   })
+  // Who says 'each' means it.
+  const hint = options.processes === undefined ? workerHint() : undefined
+  if (hint !== undefined) warnOfWorkers(fastify, hint, settings)
   Scope.of(fastify).attach(settings.namespace, engine)
   if (settings.tls.rejectUnauthorized === false) {
     fastify.log.warn(`tls.rejectUnauthorized is false: anyone can pretend to be ${text}`)
@@ -42,13 +39,22 @@ async function register (fastify: FastifyInstance, options: MultimqttOptions): P
   fastify.addHook('onReady', async function connectMqtt () {
     // When every onReady is done, also those of the plugins below. If one fails nothing of ours stays behind.
     void fastify.ready().then(() => engine.open(), () => { void engine.close() })
-    if (connectingIsOff in globalThis) return
+    if (isConnectingOff()) return
     if (settings.start === 'wait') await engine.connect()
     else if (settings.start === 'background') engine.connectInBackground()
   })
   // Between the two Fastify waits for its requests, which may still publish.
   fastify.addHook('preClose', async function drainMqtt () { await engine.drain() })
   fastify.addHook('onClose', async function disconnectMqtt () { await engine.close() })
+}
+
+let hasWarned = false
+
+/** Once in a process: several workers with a connection each are mostly not meant. */
+function warnOfWorkers (fastify: FastifyInstance, hint: string, { clientId, hasClientId }: Settings): void {
+  if (hasWarned) return
+  hasWarned = true
+  fastify.log.warn(workersWarning(hint, hasClientId ? clientId : undefined))
 }
 
 /**

@@ -3,16 +3,19 @@ import type { ListedTopic } from '../types/listing.ts'
 import type { Handler, Topic, TopicForOptions } from '../types/topic.ts'
 import { Lifecycle, passOnPublish, type HookBook } from './dispatch/hooks.ts'
 import { invalid, type PayloadRule, type Route } from './dispatch/pipeline.ts'
+import type { RetryPolicy } from './dispatch/retry.ts'
 import type { Engine } from './engine.ts'
-import { errors } from './errors.ts'
+import { asError, errors } from './errors.ts'
+import { topicNameProblem } from './guard.ts'
 import { bytesOf } from './payload/bytes.ts'
 import { encodeWith } from './payload/codecs.ts'
 import { checkPublishOptions, type CheckedPublishOptions } from './session/publish.ts'
-import { needsMqtt5 } from './session/subscriptions.ts'
+import { needsMqtt5 } from './session/subscription-packets.ts'
 import { builtInConverters } from './topic/converters.ts'
 import type { Params } from './topic/params.ts'
 import { placePattern, type PlacedPattern } from './topic/placed-pattern.ts'
-import { withPrefix } from './topic/prefix.ts'
+import { overlap } from './topic/overlap.ts'
+import { assertInsidePrefix, withPrefix } from './topic/prefix.ts'
 import { topicFor } from './topic/reverse.ts'
 import type { CheckedTopicOptions } from './topic/topic-options.ts'
 import { booleanNamed, kindOf, recordProblem } from './values.ts'
@@ -48,6 +51,10 @@ export class RegisteredTopic implements Topic<Params, unknown>, Route {
   readonly sharesParams: boolean
   readonly ack
   readonly ackTimeoutMs: number
+  readonly concurrency
+  readonly messageOrder
+  readonly retry: RetryPolicy | undefined
+  readonly deadLetter
   readonly #engine: Engine
   readonly #hooks: HookBook
   readonly #topicPrefix: string
@@ -79,6 +86,12 @@ export class RegisteredTopic implements Topic<Params, unknown>, Route {
         }
     this.ack = options.ack
     this.ackTimeoutMs = options.ackTimeoutMs
+    this.concurrency = options.concurrency
+    this.messageOrder = options.order
+    this.retry = options.retry
+    this.deadLetter = typeof options.deadLetter === 'string'
+      ? placeDeadLetter(this.placed, this.prefix, options.deadLetter)
+      : options.deadLetter
     this.sharesParams = this.placed.pattern.placeholders.every(
       ({ converterName, converter }) => builtInConverters.get(converterName) === converter)
     if (protocolVersion === 4 && needsMqtt5(options)) {
@@ -156,13 +169,23 @@ export class RegisteredTopic implements Topic<Params, unknown>, Route {
     return absolute ? withPrefix(this.prefix, topic) : topic
   }
 
-  async publish (...args: unknown[]): Promise<void> {
-    const [params, payload, options] = this.#hasParams ? args : [undefined, ...args]
-    const topic = this.#topicName(params)
-    const outgoing = await passOnPublish(this.#hooks, this.server, { topic, payload, options })
-    const checked = checkPublishOptions(outgoing.options, this.#options.qos)
-    const absoluteTopic = withPrefix(this.prefix, topic)
-    await this.#engine.publish(absoluteTopic, this.#encode(outgoing.payload), this.#withContentType(checked))
+  // Not an async function: with QoS 0 its promise would be a good part of the cost.
+  publish (...args: unknown[]): Promise<void> {
+    try {
+      const [params, payload, options] = this.#hasParams ? args : [undefined, ...args]
+      const topic = this.#topicName(params)
+      if (this.#hooks.of('onPublish').length === 0) return this.#publish(topic, payload, options)
+      return passOnPublish(this.#hooks, this.server, { topic, payload, options })
+        .then((outgoing) => this.#publish(topic, outgoing.payload, outgoing.options))
+    } catch (error) {
+      return Promise.reject(asError(error))
+    }
+  }
+
+  #publish (topic: string, payload: unknown, options: unknown): Promise<void> {
+    const checked = checkPublishOptions(options, this.#options.qos)
+    const absoluteTopic = this.#engine.nameOf(topic, this.#options.absolute)
+    return this.#engine.publish(absoluteTopic, this.#encode(payload), this.#withContentType(checked))
   }
 
   /** Only a name that this topic would accept itself. */
@@ -206,6 +229,20 @@ export class RegisteredTopic implements Topic<Params, unknown>, Route {
   #withContentType (options: CheckedPublishOptions): CheckedPublishOptions {
     return this.payload === undefined ? options : { ...options, contentType: this.payload.codec.contentType }
   }
+}
+
+/** The absolute name. @throws `FST_MQTT_TOPIC_OPTIONS`, `FST_MQTT_TOPIC_OUTSIDE_PREFIX` */
+function placeDeadLetter (placed: PlacedPattern, prefix: string, name: string): string {
+  const { text, absolute, matchFilter } = placed
+  if (!absolute) assertInsidePrefix(name)
+  const topic = withPrefix(prefix, name)
+  const problem = topicNameProblem(topic)
+  if (problem !== undefined) {
+    throw new errors.FST_MQTT_TOPIC_OPTIONS(text, `deadLetter: with its prefix ${problem}`)
+  }
+  if (!overlap(matchFilter, topic)) return topic
+  throw new errors.FST_MQTT_TOPIC_OPTIONS(text,
+    `deadLetter is '${name}', which this topic receives itself: its letters would go round`)
 }
 
 const topicForChecks = { absolute: booleanNamed('absolute') }

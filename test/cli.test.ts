@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
+import { onEnd } from './helpers/cleanup.ts'
 
 const here = join(fileURLToPath(import.meta.url), '..')
 const cli = join(here, '..', 'lib', 'cli.js')
@@ -18,10 +21,28 @@ async function run (...args: string[]): Promise<{ code: number, stdout: string, 
 for (const [name, expected] of [
   ['instance', 'filter         qos  pattern          scope  name    payload\nsite/sensor/+  1    sensor/<int:id>  -      sensor  -\n'],
   ['factory', 'filter          qos  pattern         scope  name  payload\nfrom/a/factory  0    from/a/factory  -      -     -\n'],
+  ['connects', 'filter  qos  pattern  scope  name  payload\nstate   1    state    -      -     -        not subscribed\n'],
   ['plugin', 'filter         qos  pattern        scope  name  payload\nfrom/a/plugin  0    from/a/plugin  -      -     -\n']
 ] as const) {
-  test(`topics: lists the topics of an application that exports its ${name}, without a broker`, async () => {
+  test(`topics: lists the topics of an application without a broker (${name})`, async () => {
     assert.deepEqual(await run('topics', fixture(name)), { code: 0, stdout: expected, stderr: '' })
+  })
+}
+
+for (const [what, text, message] of [
+  ['a syntax error', 'export default {\n  a: 1\n  b: 2\n}\n', /SyntaxError: Unexpected identifier/],
+  ['a mistake', '\n\nBuffer.from(7)\n', /TypeError.* The first argument must be/]
+] as const) {
+  test(`errors: a file with ${what} ends with 1 and says where it is`, async (t) => {
+    const folder = mkdtempSync(join(tmpdir(), 'multimqtt-cli-'))
+    onEnd(t, () => rmSync(folder, { recursive: true, force: true }))
+    const file = join(folder, 'app.mjs')
+    writeFileSync(file, text)
+    const { code, stdout, stderr } = await run('topics', file)
+    assert.deepEqual([code, stdout], [1, ''])
+    assert.ok(stderr.includes(`${file}:3`), stderr)
+    assert.match(stderr, message)
+    assert.equal(stderr.includes('<app.js>'), false)
   })
 }
 
@@ -49,7 +70,7 @@ for (const [args, code, message] of [
   [['topics', fixture('without-mqtt')], 2, /the application has no fastify\.mqtt/],
   [['topics', fixture('instance'), '--namespace', 'nobody'], 2, /there is no namespace 'nobody'/],
   [['topics', fixture('instance'), '--namespace', 'publish'], 2, /there is no namespace 'publish'/],
-  [['topics', fixture('broken')], 1, /^the application is broken\n$/],
+  [['topics', fixture('broken')], 1, /^Error: the application is broken\n {4}at .*broken\.(?:js|ts):1/],
   [['topics', fixture('missing')], 1, /Cannot find module/]
 ] as const) {
   test(`errors: ${args.map((arg) => arg.replace(/.*\//, '')).join(' ') || 'no command'} ends with ${code} and says why`, async () => {

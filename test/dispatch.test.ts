@@ -2,9 +2,8 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Type } from '@sinclair/typebox'
 import type { Message } from '../lib/index.ts'
-import { Dispatcher } from '../lib/dispatch/dispatcher.ts'
-import { Codecs } from '../lib/payload/codecs.ts'
 import { createApp, inbox } from './helpers/app.ts'
+import { createDispatcher, incoming } from './helpers/dispatcher.ts'
 import { startScriptedBroker } from './helpers/scripted-broker.ts'
 
 test('handlers: run in the order of registration, over all topics that match', async (t) => {
@@ -288,20 +287,18 @@ test('idle: waits for handlers, and ends with a coded error where one does not, 
   }
 })
 
-test('gate: before the application is ready 10,000 messages are kept, more are counted and warned of once', () => {
-  const warnings: string[] = []
-  const log = { warn: (text: string) => warnings.push(text), debug: () => {} } as unknown as Message['log']
-  const codecs = new Codecs({ protoAction: 'error', constructorAction: 'error' })
-  const dispatcher = new Dispatcher({ codecs, maxPayload: 100, log, onUnmatched: () => {} })
-  for (let index = 0; index < 10_003; index++) {
-    dispatcher.receive({ topic: 't', payload: Buffer.alloc(0), qos: 0, retain: false, dup: false })
-  }
-  assert.equal(dispatcher.counters.dropped, 3)
-  assert.equal(warnings.length, 1)
+test('gate: what comes before the application is ready is kept by the limits of the inbox', () => {
+  const { dispatcher, warnings } = createDispatcher({ maxMessages: 3 })
+  for (let index = 0; index < 5; index++) dispatcher.receive(incoming(`t/${index}`))
+  const receipt = { hold () {}, release () {} }
+  for (let index = 0; index < 5; index++) dispatcher.receive({ ...incoming('q'), qos: 1 }, receipt)
+  assert.equal(dispatcher.stats.dropped, 2)
+  assert.equal(dispatcher.stats.waiting, 8)
+  assert.deepEqual(warnings, [{ dropped: 1 }])
   dispatcher.open()
   dispatcher.open()
-  assert.equal(dispatcher.counters.unmatched, 10_000)
-  assert.deepEqual(dispatcher.counters.received, 10_003)
+  const { received, unmatched, waiting } = dispatcher.stats
+  assert.deepEqual({ received, unmatched, waiting }, { received: 10, unmatched: 8, waiting: 0 })
 })
 
 test('payloads: 2 MB of JSON need a maxPayload of that size', async (t) => {

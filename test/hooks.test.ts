@@ -269,6 +269,50 @@ test('failures: an onError that throws, an onSettled that throws, each in the lo
   assert.deepEqual(failures(app).map(({ err }) => err?.message), ['onError itself', 'onSettled itself'])
 })
 
+// What pino cannot read, or what nobody expects.
+const unreadable: Record<string, unknown> = {
+  'a frozen error': Object.freeze(new Error('frozen')),
+  'an error without a message that can be read': { get message () { throw new Error('no') } },
+  'a proxy that refuses everything': new Proxy(new Error('x'), { get () { throw new Error('no') } }),
+  undefined,
+  null: null,
+  'a symbol': Symbol('x'),
+  'an object without a prototype': Object.create(null)
+}
+for (const [what, thrown] of Object.entries(unreadable)) {
+  test(`failures: ${what}, thrown by a handler and again by the error handler, is in the log once`, async (t) => {
+    const app = await createApp(t, manual)
+    const { fastify } = app
+    fastify.mqtt.topic('a', () => { throw thrown })
+    fastify.mqtt.topic('b', () => 'handled')
+    fastify.mqtt.setErrorHandler(async () => { throw thrown })
+    fastify.mqtt.addHook('onUnmatched', () => { throw thrown })
+    const { handlers: [end] } = await fastify.mqtt.inject({ topic: 'a' })
+    assert.equal(end?.outcome, 'failed')
+    assert.equal(failures(app).length, 1)
+    if (what === 'a frozen error') assert.equal(failures(app)[0]?.err?.message, 'frozen')
+    await fastify.mqtt.inject({ topic: 'nobody' })
+    await app.logged(/the MQTT hook onUnmatched failed/)
+    const { handlers: [next] } = await fastify.mqtt.inject({ topic: 'b' })
+    assert.equal(next?.returned, 'handled')
+  })
+}
+
+test('hooks: what they return may be any thenable, also a broken one', async (t) => {
+  const { fastify } = await createApp(t, manual)
+  const thenable = (then: (resolve: (value: unknown) => void) => void) => ({ then })
+  fastify.mqtt.topic('a', { preHandler: () => thenable(() => { throw broken }) }, () => 'never')
+  fastify.mqtt.topic('b', () => ({ get then () { throw broken } }))
+  fastify.mqtt.topic('c', { onMessage: () => thenable((resolve) => { resolve('x') }) },
+    () => thenable((resolve) => { resolve(7) }))
+  const ends = []
+  for (const topic of ['a', 'b', 'c']) {
+    const { handlers: [end] } = await fastify.mqtt.inject({ topic })
+    ends.push([end?.outcome, end?.error, end?.returned])
+  }
+  assert.deepEqual(ends, [['failed', broken, undefined], ['failed', broken, undefined], ['handled', undefined, 7]])
+})
+
 test('failures: what the schema refuses is told once for all handlers of a topic', async (t) => {
   const { fastify } = await createApp(t, manual)
   const seen: string[] = []
@@ -341,6 +385,15 @@ test('onTopic: sees what is registered after it in its scope and below, as onRou
   assert.deepEqual(routes, ['/a', '/low/b'])
 })
 
+test('onTopic: an async one refuses the topic, whatever becomes of its promise', async (t) => {
+  const { fastify } = await createApp(t, manual)
+  fastify.mqtt.addHook('onTopic', async () => { throw broken })
+  assert.throws(() => fastify.mqtt.topic('a', { name: 'a' }, () => {}), {
+    code: 'FST_MQTT_HOOK_INVALID', message: /onTopic cannot be async/
+  })
+  assert.deepEqual(fastify.mqtt.topics(), [])
+})
+
 test('onPublish: may change payload and options of what its scope publishes, or refuse it', async (t) => {
   const broker = await startScriptedBroker(t)
   const { fastify } = await createApp(t, { url: broker.url })
@@ -395,22 +448,35 @@ test('onUnmatched, onConnect, onDisconnect: whatever the scope, with its context
   assert.equal(await seen.next(), 'connect decorated')
 })
 
-test('namespaces: have hooks and error handlers of their own', async (t) => {
+test('namespaces: have hooks, error handlers and topics of their own', async (t) => {
   const { fastify } = createFastify(t)
   await fastify.register(multimqtt, manual)
   await fastify.register(multimqtt, { ...manual, namespace: 'other' })
   const other = (instance: FastifyInstance) => (instance.mqtt as unknown as { other: FastifyInstance['mqtt'] }).other
   const trail: string[] = []
+  const registered: string[] = []
+  fastify.mqtt.addHook('onTopic', ({ pattern }) => { registered.push(`default ${pattern}`) })
+  other(fastify).addHook('onTopic', ({ pattern }) => { registered.push(`other ${pattern}`) })
+  fastify.mqtt.addHook('onUnmatched', ({ topic }) => { trail.push(`default has no ${topic}`) })
+  other(fastify).addHook('onUnmatched', ({ topic }) => { trail.push(`other has no ${topic}`) })
   fastify.mqtt.addHook('preHandler', async () => { trail.push('default') })
   other(fastify).addHook('preHandler', async () => { trail.push('other') })
   other(fastify).setErrorHandler(async () => { trail.push('handled by other') })
   await fastify.register(async (child) => {
     child.mqtt.topic('a', () => {})
     other(child).topic('a', () => { throw broken })
+    other(child).topic('b', () => {})
   })
+  assert.deepEqual(registered, ['default a', 'other a', 'other b'])
+  assert.deepEqual(fastify.mqtt.topics().map(({ pattern }) => pattern), ['a'])
+  assert.deepEqual(other(fastify).topics().map(({ pattern }) => pattern), ['a', 'b'])
   await fastify.mqtt.inject({ topic: 'a' })
   await other(fastify).inject({ topic: 'a' })
   assert.deepEqual(trail, ['default', 'other', 'handled by other'])
+  trail.length = 0
+  assert.equal((await fastify.mqtt.inject({ topic: 'b' })).matched, 0)
+  assert.equal((await other(fastify).inject({ topic: 'c' })).matched, 0)
+  assert.deepEqual(trail, ['default has no b', 'other has no c'])
 })
 
 test('hooks: synchronous ones keep a message synchronous', async (t) => {

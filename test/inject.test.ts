@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Type } from '@sinclair/typebox'
-import { createApp } from './helpers/app.ts'
+import type { FastifyInstance } from 'fastify'
+import multimqtt from '../lib/index.ts'
+import { createApp, createFastify } from './helpers/app.ts'
 import { startScriptedBroker } from './helpers/scripted-broker.ts'
 
 test('inject: brings a message through router, params, codecs and validation to the handlers, without a broker', async (t) => {
@@ -60,6 +62,27 @@ test('inject: what is published meanwhile is caught for it alone, 100 at once, a
   // Outside of an injection a publish is a publish again.
   await fastify.mqtt.publish('real', '', { qos: 1 })
   assert.deepEqual(broker.received.flatMap((packet) => packet.cmd === 'publish' ? packet.topic : []), ['p/real'])
+})
+
+test('inject: catches what is published on other connections too, for each injection by itself', async (t) => {
+  const { fastify } = createFastify(t)
+  await fastify.register(multimqtt, { start: 'manual', prefix: 'p' })
+  await fastify.register(multimqtt, { start: 'manual', prefix: 'o', namespace: 'other' })
+  const { other } = fastify.mqtt as unknown as { other: FastifyInstance['mqtt'] }
+  fastify.mqtt.topic('to/<n>', async ({ params }) => {
+    await other.publish('b', params.n)
+    await fastify.mqtt.publish('c', params.n)
+  })
+  other.topic('to/<n>', async ({ params }) => { await fastify.mqtt.publish('d', params.n) })
+  const results = await Promise.all([
+    fastify.mqtt.inject({ topic: 'to/1' }), other.inject({ topic: 'to/2' }), fastify.mqtt.inject({ topic: 'to/3' })
+  ])
+  assert.deepEqual(
+    results.map(({ published }) => published.map((one) => [one.namespace, one.topic, one.text()])), [
+      [['other', 'o/b', '1'], [undefined, 'p/c', '1']],
+      [[undefined, 'p/d', '2']],
+      [['other', 'o/b', '3'], [undefined, 'p/c', '3']]
+    ])
 })
 
 test('inject: a bad publish fails within an injection as it does without one', async (t) => {

@@ -4,6 +4,7 @@ import { Type } from '@sinclair/typebox'
 import fc from 'fast-check'
 import { Router } from '../lib/router/router.ts'
 import { overlap } from '../lib/topic/overlap.ts'
+import { OverlapIndex, withoutShare } from '../lib/topic/overlap-index.ts'
 import { createApp } from './helpers/app.ts'
 
 // Every topic of up to four levels over an alphabet with what matters: empty levels, and the broker's own.
@@ -18,18 +19,37 @@ const names = ((): string[] => {
   return topics.filter((topic) => topic !== '')
 })()
 
+const level = fc.constantFrom('a', 'b', '', '+', '$s')
+const anyFilter = fc.tuple(fc.array(level, { minLength: 1, maxLength: 3 }), fc.boolean())
+  .map(([levels, hasRest]) => [...levels.map((text, index) => index > 0 && text === '$s' ? 'a' : text), ...hasRest ? ['#'] : []])
+  .map((levels) => levels.join('/')).filter((text) => text !== '')
+
 test('overlap: two filters overlap when some topic matches both', () => {
-  const level = fc.constantFrom('a', 'b', '', '+', '$s')
-  const filter = fc.tuple(fc.array(level, { minLength: 1, maxLength: 3 }), fc.boolean())
-    .map(([levels, hasRest]) => [...levels.map((text, index) => index > 0 && text === '$s' ? 'a' : text), ...hasRest ? ['#'] : []])
-    .map((levels) => levels.join('/')).filter((text) => text !== '')
-  fc.assert(fc.property(filter, filter, (one, other) => {
+  fc.assert(fc.property(anyFilter, anyFilter, (one, other) => {
     const router = new Router<string>()
     router.add(one, 'one')
     router.add(other, 'other')
     const expected = names.some((name) => router.match(name).length === 2)
     assert.equal(overlap(one, other), expected, `${one} ${other}`)
     assert.equal(overlap(other, one), expected)
+  }), { numRuns: 2_000 })
+})
+
+test('OverlapIndex: finds what overlaps of the filters that are in it, shared ones too', () => {
+  const filter = fc.tuple(fc.constantFrom('', '', '$share/g/', '$share/h/'), fc.oneof(anyFilter, fc.constant('#')))
+    .map(([share, text]) => share + text)
+  const change = fc.record({ filter, isDeleted: fc.boolean() })
+  fc.assert(fc.property(fc.array(change, { maxLength: 20 }), filter, (changes, asked) => {
+    const index = new OverlapIndex()
+    const filters = new Set<string>()
+    for (const { filter, isDeleted } of changes) {
+      if (isDeleted) index.delete(filter)
+      else index.add(filter)
+      filters[isDeleted ? 'delete' : 'add'](filter)
+    }
+    const expected = [...filters]
+      .filter((other) => other !== asked && overlap(withoutShare(asked), withoutShare(other)))
+    assert.deepEqual(index.overlapping(asked).sort(), expected.sort())
   }), { numRuns: 2_000 })
 })
 

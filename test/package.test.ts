@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
 import { promisify } from 'node:util'
@@ -19,6 +19,22 @@ suite('the package', () => {
 
   test('registers by import and by require', async () => {
     await consumer.runs()
+  })
+
+  test('lists the topics of an application by npx', async () => {
+    writeFileSync(join(consumer.folder, 'app.mjs'), `import Fastify from 'fastify'
+import multimqtt from 'fastify-multimqtt'
+export default async function build () {
+  const fastify = Fastify()
+  await fastify.register(multimqtt, { url: 'mqtt://127.0.0.1:1/site' })
+  fastify.mqtt.topic('sensor/<int:id>', { qos: 1 }, () => {})
+  return fastify
+}`)
+    const npx = ['--no-install', 'fastify-multimqtt', 'topics', 'app.mjs']
+    const { stdout, stderr } = await run('npx', npx, { cwd: consumer.folder })
+    assert.deepEqual([stdout, stderr], [
+      'filter         qos  pattern          scope  name  payload\nsite/sensor/+  1    sensor/<int:id>  -      -     -\n', ''
+    ])
   })
 
   for (const module of ['nodenext', 'bundler'] as const) {

@@ -12,6 +12,7 @@ import ts from 'typescript'
 import { errors } from '../lib/errors.ts'
 import { OptionsSchema } from '../lib/options/schema.ts'
 import { onEnd, type Owner } from './helpers/cleanup.ts'
+import { mosquittoMissing, startMosquitto } from './helpers/mosquitto.ts'
 import { listen } from './helpers/ports.ts'
 import { root } from './helpers/programs.ts'
 
@@ -84,22 +85,38 @@ describe('examples', { concurrency: true }, () => {
     contracts: ['publishing to contracts/boiler/3/state', "Invalid payload for 'boiler/<int:id>/state'", 'burning']
   }
 
+  // These need what only Mosquitto has.
+  const expectedOnMosquitto: Record<string, readonly string[]> = {
+    provisioning: [
+      '201 device-7 may publish to provisioning/device/7/reading', '409 when it is there already', 'device 7 says 21.5 °C',
+      "refused the message to 'provisioning/device/8/reading': ", '204 and it is gone'
+    ]
+  }
+
   test('all of them are run here', () => {
     const programs = readdirSync(join(root, 'examples')).filter((name) => name.endsWith('.ts'))
-    assert.deepEqual(programs.sort(), Object.keys(expected).map((name) => `${name}.ts`).sort())
+    const names = Object.keys({ ...expected, ...expectedOnMosquitto })
+    assert.deepEqual(programs.sort(), names.map((name) => `${name}.ts`).sort())
   })
 
+  const runs = async (name: string, lines: readonly string[], url: string) => {
+    const output = await run([join(examples, `${name}.js`)], { MQTT_URL: url, EXAMPLE_ONCE: '1', PORT: '0' })
+    let position = 0
+    for (const line of lines) {
+      const found = output.indexOf(line, position)
+      assert.ok(found >= 0, `no '${line}' after ${position} in:\n${output}`)
+      position = found + line.length
+    }
+  }
+
   for (const [name, lines] of Object.entries(expected)) {
-    test(`${name} runs and ends by itself`, async (t) => {
-      const output = await run([join(examples, `${name}.js`)], {
-        MQTT_URL: await startAedes(t), EXAMPLE_ONCE: '1', PORT: '0'
-      })
-      let position = 0
-      for (const line of lines) {
-        const found = output.indexOf(line, position)
-        assert.ok(found >= 0, `no '${line}' after ${position} in:\n${output}`)
-        position = found + line.length
-      }
+    test(`${name} runs and ends by itself`, async (t) => { await runs(name, lines, await startAedes(t)) })
+  }
+
+  for (const [name, lines] of Object.entries(expectedOnMosquitto)) {
+    test(`${name} runs on Mosquitto and ends by itself`, { skip: mosquittoMissing }, async (t) => {
+      const { ports } = await startMosquitto(t)
+      await runs(name, lines, `mqtt://admin:admin-password@127.0.0.1:${ports.dynsec}`)
     })
   }
 

@@ -184,7 +184,7 @@ test('TopicCache: gives what was set, until it is cleared', () => {
 })
 
 test('TopicCache: forgets what was not asked for, and keeps what was', () => {
-  const cache = new TopicCache<number>(2)
+  const cache = new TopicCache<number>({ size: 2 })
   cache.set('used', 0)
   for (let index = 1; index <= 6; index++) {
     cache.set(`topic ${index}`, index)

@@ -443,6 +443,12 @@ test('checkTopicOptions: fills in what is not given', () => {
     params: undefined,
     payload: undefined,
     codec: undefined,
+    ack: 'after',
+    ackTimeoutMs: 30_000,
+    concurrency: undefined,
+    order: undefined,
+    retry: undefined,
+    deadLetter: undefined,
     logLevel: undefined,
     hooks: { onMessage: [], preValidation: [], preHandler: [], onSettled: [], onError: [] }
   }
@@ -458,12 +464,22 @@ test('checkTopicOptions: fills in what is not given', () => {
     params: {},
     payload: {},
     codec: 'text',
+    ack: 'manual',
+    concurrency: 3,
+    order: 'none',
+    deadLetter: 'dead',
     logLevel: 'warn'
   }
   const [one, other] = [() => {}, () => {}]
   const hooks = { onMessage: [one], preValidation: [], preHandler: [one, other], onSettled: [], onError: [] }
   assert.deepEqual(
-    checkTopicOptions('a', { ...given, onMessage: one, preHandler: [one, other] }), { ...given, hooks })
+    checkTopicOptions('a', {
+      ...given, ackTimeout: 5, retry: { limit: 2, delay: 10 }, onMessage: one, preHandler: [one, other]
+    }),
+    { ...given, ackTimeoutMs: 5, retry: { limit: 2, delayMs: 10, factor: 2 }, hooks })
+  assert.deepEqual(
+    checkTopicOptions('a', { retry: { limit: 0, factor: 1 } }).retry, { limit: 0, delayMs: 1_000, factor: 1 })
+  assert.equal(checkTopicOptions('a', { deadLetter: one, order: one }).deadLetter, one)
 })
 
 for (const [options, says] of [
@@ -477,6 +493,19 @@ for (const [options, says] of [
   [{ noLocal: 'yes' }, /noLocal has to be a boolean, not 'yes'/],
   [{ retainAsPublished: null }, /retainAsPublished has to be a boolean, not null/],
   [{ retainHandling: 3 }, /retainHandling has to be 0, 1 or 2, not 3/],
+  [{ ack: 'later' }, /ack has to be 'after', 'before' or 'manual', not 'later'/],
+  [{ ackTimeout: 0 }, /ackTimeout has to be a whole number of milliseconds from 1 to 2147483647, not 0/],
+  [{ concurrency: 0 }, /concurrency has to be a whole number from 1 on, not 0/],
+  [{ concurrency: '2' }, /concurrency .* not '2'/],
+  [{ order: 'key' }, /order has to be 'topic', 'none' or a function, not 'key'/],
+  [{ retry: 3 }, /retry: they have to be an object, not a number/],
+  [{ retry: {} }, /retry: limit is missing/],
+  [{ retry: { limit: 1.5 } }, /retry: limit has to be a whole number from 0 on, not 1.5/],
+  [{ retry: { limit: 1, delay: -1 } }, /retry: delay has to be a whole number of milliseconds .* not -1/],
+  [{ retry: { limit: 1, factor: 0.5 } }, /retry: factor has to be a number from 1 on, not 0.5/],
+  [{ retry: { limits: 1 } }, /retry: there is no option 'limits', there are limit, delay, factor/],
+  [{ deadLetter: 'dead/#' }, /deadLetter has to be a topic name or a function: a topic name has no wildcards/],
+  [{ deadLetter: 5 }, /deadLetter has to be a topic name or a function: it has to be a string, not a number/],
   [{ codec: 5, payload: {} }, /codec has to be a name, not 5/],
   [{ codec: 'text' }, /codec needs a payload schema/]
 ] as const) {

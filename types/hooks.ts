@@ -62,6 +62,11 @@ export interface MqttHooks {
   onConnect (this: FastifyInstance): unknown
   /** When a connection is lost or an attempt failed, whatever scope it was added in. */
   onDisconnect (this: FastifyInstance, cause: Error): unknown
+  /**
+   * With `processes: { mode: 'single' }`: this process has become the owner of the connection, or a member of
+   * the group that has another owner; undefined while there is none. Whatever scope it was added in.
+   */
+  onRole (this: FastifyInstance, role: 'owner' | 'member' | undefined): unknown
 }
 
 /** The names of hooks. */

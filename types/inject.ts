@@ -39,6 +39,8 @@ export interface InjectedPublish {
   readonly qos: QoS
   readonly retain: boolean
   readonly properties: PublishProperties
+  /** Of the connection that it was published on; undefined for the default one. */
+  readonly namespace: string | undefined
   text (): string
   json (): unknown
 }

@@ -1,10 +1,11 @@
 import type { FastifyTypeProvider, FastifyTypeProviderDefault } from 'fastify'
 import type { MqttClient } from 'mqtt'
+import type { Dynsec } from './dynsec.ts'
 import type { HookName, MqttErrorHandler, MqttHooks } from './hooks.ts'
 import type { InjectOptions, InjectResult } from './inject.ts'
 import type { ListedTopic } from './listing.ts'
 import type { CheckPattern, ParamsOf } from './pattern.ts'
-import type { Health, Status } from './status.ts'
+import type { Health, Stats, Status } from './status.ts'
 import type {
   Handler, RawPublishOptions, RouteOptions, Topic, TopicContract, TopicForOptions, TopicOptions, TopicParams,
   TopicPayload, TopicSettings
@@ -25,7 +26,8 @@ export interface Mqtt<Provider extends FastifyTypeProvider = FastifyTypeProvider
    *
    * @param contract what `defineTopic` returned
    * @throws `FST_MQTT_TOPIC_PATTERN`, `FST_MQTT_TOPIC_OPTIONS`, `FST_MQTT_TOPIC_NAME_TAKEN`,
-   *   `FST_MQTT_TOPIC_CONFLICT`, `FST_MQTT_TOPIC_OUTSIDE_PREFIX`, `FST_MQTT_SCHEMA_INVALID`
+   *   `FST_MQTT_TOPIC_CONFLICT`, `FST_MQTT_TOPIC_OUTSIDE_PREFIX`, `FST_MQTT_SCHEMA_INVALID`,
+   *   `FST_MQTT_HOOK_INVALID`
    * @example
    * const reading = fastify.mqtt.topic('sensor/<int:id>/reading', {
    *   qos: 1,
@@ -130,10 +132,26 @@ export interface Mqtt<Provider extends FastifyTypeProvider = FastifyTypeProvider
   /** The same as a text for people, a line for each topic, as `fastify.printRoutes()` has it for routes. */
   printTopics (): string
 
-  /** Where the connection stands. */
+  /**
+   * Administers the dynamic security plugin of the Mosquitto broker. Needs the option `dynsec`.
+   *
+   * @throws `FST_MQTT_DYNSEC_NOT_ENABLED`
+   * @example
+   * await fastify.mqtt.dynsec.clients.create({ username: 'sensor-7', password, roles: ['sensor'] })
+   */
+  readonly dynsec: Dynsec
+
+  /**
+   * With `processes: { mode: 'single' }`: whether this process has the connection, or another one of its
+   * group; undefined while there is no owner, and without a group.
+   */
+  readonly role: 'owner' | 'member' | undefined
+  /** Where the connection stands: in a member that of the owner. */
   readonly status: Status
   /** What there is to know about the connection, its subscriptions and its messages. */
   health (): Health
+  /** Counters and gauges of messages and handlers, for metrics. */
+  stats (): Stats
 
   /**
    * Connects; for `start: 'manual'`, otherwise Fastify's `ready()` does it. Called again it waits until the

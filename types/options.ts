@@ -1,6 +1,8 @@
 import type { IClientOptions } from 'mqtt'
+import type { DynsecOptions } from './dynsec.ts'
 import type { PublishProperties, QoS } from './message.ts'
-import type { Codec } from './topic.ts'
+import type { ProcessesOptions } from './processes.ts'
+import type { Codec, MessageOrder } from './topic.ts'
 
 /** The schemes of `url`, and the values of `protocol`. `tcp` is `mqtt`; `ssl` and `tls` are `mqtts`. */
 export type Protocol = 'mqtt' | 'mqtts' | 'tcp' | 'ssl' | 'tls' | 'ws' | 'wss'
@@ -132,17 +134,31 @@ export interface MultimqttOptions {
    */
   connectTimeout?: number | undefined
   /**
+   * `'each'`: every process has a connection of its own. `{ mode: 'single', group }`: the processes of a
+   * group on one machine share one; see docs/processes.md. Default `'each'`.
+   */
+  processes?: ProcessesOptions | undefined
+  /**
    * Milliseconds between attempts: random ones below a limit that begins with `minDelay` and doubles up to
    * `maxDelay`; anew after 10 s of connection. Default 250 and 30000.
    */
   reconnect?: { minDelay?: number | undefined, maxDelay?: number | undefined } | undefined
+  /** How many handlers may run at once, over all topics. Default 20. */
+  concurrency?: number | undefined
   /**
-   * What came in and waits for handlers. `maxMessages` is for QoS 0, where `overflow` says which are lost
-   * then (default 10000, `'drop-oldest'`). `maxUnacked` is for QoS 1 and 2: with more, the connection is
-   * renewed, so that the broker keeps them (default 1000).
+   * Which messages of a topic are handled one after the other: those with the same topic name, none, or those
+   * for which the function gives the same text. Default `'topic'`.
+   */
+  order?: MessageOrder | undefined
+  /**
+   * What came in and waits for handlers. `maxMessages` (default 10000) and `maxBytes` of topic and payload
+   * (default 16 MiB) are for QoS 0, where `overflow` says which are lost then (default `'drop-oldest'`).
+   * `maxUnacked` is for QoS 1 and 2: with more, the connection is renewed, so that the broker keeps them
+   * (default 1000).
    */
   inbox?: {
     maxMessages?: number | undefined
+    maxBytes?: number | undefined
     maxUnacked?: number | undefined
     overflow?: 'drop-oldest' | 'drop-newest' | undefined
   } | undefined
@@ -162,6 +178,11 @@ export interface MultimqttOptions {
   drainTimeout?: number | undefined
   /** Bytes that the payload of a received message may have. Default: Fastify's `bodyLimit`. */
   maxPayload?: number | undefined
+  /**
+   * Administers Mosquitto's dynamic security plugin by `fastify.mqtt.dynsec`: `true` on this connection, with
+   * `connection` on one of its own.
+   */
+  dynsec?: true | DynsecOptions | undefined
   /** Converters for placeholders, by name; declare their types in `interface TopicConverters`. */
   converters?: Readonly<Record<string, Converter>> | undefined
   /** Further codecs, chosen by their content type. */

@@ -48,6 +48,29 @@ describe('params of a pattern', () => {
   })
 })
 
+describe('a pattern that is one of several', () => {
+  const mixed = fastify.mqtt.topic('plain' as 'plain' | 'room/<name>', { payload: Type.Number() })
+
+  test('publish and topicFor take what each of them does', () => {
+    expect(mixed.publish).type.toBeCallableWith(7)
+    expect(mixed.publish).type.toBeCallableWith({ name: 'x' }, 7, { qos: 1 })
+    expect(mixed.publish).type.not.toBeCallableWith({ name: 'x' }, '7')
+    expect(mixed.publish).type.not.toBeCallableWith({ nam: 'x' }, 7)
+    expect(mixed.topicFor).type.toBeCallableWith()
+    expect(mixed.topicFor).type.toBeCallableWith({ name: 'x' })
+    expect(mixed.topicFor).type.not.toBeCallableWith({ nam: 'x' })
+  })
+
+  test('one that is only known as text may have params, or none', () => {
+    const topic = fastify.mqtt.topic('any' as string, { payload: Type.Number() })
+    expect(topic.publish).type.toBeCallableWith(7)
+    expect(topic.publish).type.toBeCallableWith({ n: 1 }, 7)
+    expect(topic.publish).type.not.toBeCallableWith({ n: 1 }, '7')
+    expect(topic.topicFor).type.toBeCallableWith()
+    expect(topic.topicFor).type.toBeCallableWith({ n: 1 }, { absolute: true })
+  })
+})
+
 describe('schemas', () => {
   test('the payload has the type of its schema, in and out', () => {
     const topic = fastify.mqtt.topic('lamp/<int:id>', {

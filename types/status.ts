@@ -51,7 +51,31 @@ export interface Health {
     readonly unmatched: number
     /** Failed in decoding, validation or a handler. */
     readonly failed: number
-    /** Came before the application was ready, and were more than 10,000. */
+    /** With QoS 0: more waited for handlers than the option `inbox` allows. */
     readonly dropped: number
   }
+}
+
+/** Plain numbers for metrics. */
+export interface Stats {
+  /** Messages since the start, as the others down to `deadLettered`. */
+  readonly received: number
+  /** No topic matched. */
+  readonly unmatched: number
+  /** Failures in decoding, validation, hooks and handlers; each attempt counts. */
+  readonly failed: number
+  /** With QoS 0: more waited for handlers than the option `inbox` allows. */
+  readonly dropped: number
+  /** Attempts of handlers after the first. */
+  readonly retried: number
+  /** Taken by the dead letter target of their topic. */
+  readonly deadLettered: number
+  /** Handlers that run now. */
+  readonly running: number
+  /** What waits for a handler now: once for each topic that a message matched. */
+  readonly waiting: number
+  /** Messages with QoS 1 and 2 that are not acknowledged. */
+  readonly unacked: number
+  /** What waits to be sent, and what gave way to others since the start. */
+  readonly outbox: { readonly messages: number, readonly bytes: number, readonly dropped: number }
 }

@@ -1,12 +1,13 @@
 import type { FastifyInstance, FastifyTypeProvider, FastifyTypeProviderDefault } from 'fastify'
 import type { Message, PublishProperties, QoS } from './message.ts'
-import type { TopicHooks } from './hooks.ts'
+import type { AnyMessage, TopicHooks } from './hooks.ts'
 import type { ParamsOf } from './pattern.ts'
 import type { Infer } from './schema.ts'
 
 /**
  * Receives the messages of a topic. `this` is the Fastify instance that registered it (arrow functions have
- * `message.server`). What it throws or rejects with is logged; the next message is handled all the same.
+ * `message.server`). What it throws or rejects with is a failure, which ends in an error handler, `onError`
+ * or the log; the next message is handled all the same.
  */
 export type Handler<Params = Record<string, unknown>, Payload = Buffer> =
   (this: FastifyInstance, message: Message<Params, Payload>) => unknown
@@ -23,6 +24,37 @@ export interface Codec {
   /** The payload that the bytes stand for. What it throws is reported as `FST_MQTT_PAYLOAD_DECODE`. */
   decode (bytes: Buffer): unknown
 }
+
+/**
+ * Which messages of a topic wait for each other: those with the same topic name, none, or those for which the
+ * function gives the same text. It is asked before the payload is decoded.
+ */
+export type MessageOrder = 'topic' | 'none' | ((message: AnyMessage) => string)
+
+/** How a handler that has failed is run again. */
+export interface RetryOptions {
+  /** How often, after the first time. */
+  limit: number
+  /** Milliseconds before the first retry. Default 1000. */
+  delay?: number | undefined
+  /** Of each pause to the one before it. Default 2. */
+  factor?: number | undefined
+}
+
+/** Why a message is a dead letter. */
+export interface DeadLetterReason {
+  /** Of the last attempt. */
+  readonly error: unknown
+  /** How often the handler was run. */
+  readonly attempts: number
+}
+
+/**
+ * Takes what the handlers of a topic could not deal with; `payload` is the bytes. `this` is the Fastify
+ * instance that registered the topic. If it fails, it is called again.
+ */
+export type DeadLetterHandler =
+  (this: FastifyInstance, message: AnyMessage, reason: DeadLetterReason) => unknown
 
 /** What holds for a topic whether or not it has schemas. */
 export interface TopicSettings extends TopicHooks {
@@ -47,11 +79,26 @@ export interface TopicSettings extends TopicHooks {
    * How the payload is encoded; needs a `payload` schema. Default `'json'`. Or a content type of `codecs`.
    */
   codec?: CodecName | (string & Record<never, never>) | undefined
+  /** Handlers of this topic that may run at once, besides the `concurrency` of the plugin. */
+  concurrency?: number | undefined
+  /** Default: the `order` of the plugin. */
+  order?: MessageOrder | undefined
+  /**
+   * Runs a handler that has failed again, `limit` times, the first time after `delay` milliseconds, then
+   * after `factor` times as much, and so on. What decoding and schemas refuse is not tried again. Default: no
+   * retry.
+   */
+  retry?: RetryOptions | undefined
+  /**
+   * Where a message goes that has failed for good, before it is acknowledged: a topic name, which is
+   * published to with the same payload and QoS, and the reason in the user properties; or a function.
+   */
+  deadLetter?: string | DeadLetterHandler | undefined
   /**
    * When a message with QoS 1 or 2 is acknowledged, so that the broker forgets it. `'after'`: when the
-   * handlers are done, also when they have failed. `'before'`: at once. `'manual'`: by `message.ack()` of
-   * each handler. Of several topics that a message matches the strictest wins: it is acknowledged when all
-   * say so. Default `'after'`.
+   * handlers are done, also when they have failed. `'before'`: before the first one runs. `'manual'`: by
+   * `message.ack()` of each handler. Of several topics that a message matches the strictest wins: it is
+   * acknowledged when all say so. Default `'after'`.
    */
   ack?: 'after' | 'before' | 'manual' | undefined
   /**
@@ -167,15 +214,23 @@ export interface Topic<Params = Record<string, unknown>, Payload = Buffer> {
   remove (): void
 }
 
-/** The arguments of `Topic.publish`. */
-export type PublishArguments<Params, Payload> =
-  keyof Params extends never
-    ? [payload: Publishable<Payload>, options?: PublishOptions]
-    : [params: Params, payload: Publishable<Payload>, options?: PublishOptions]
+/**
+ * The arguments of `Topic.publish`. Where the pattern is one of several, or only known as text, those of each
+ * that it may be: at run time the pattern decides.
+ */
+export type PublishArguments<Params, Payload> = ByParams<
+  Params, [payload: Publishable<Payload>, options?: PublishOptions]
+>
 
-/** The arguments of `Topic.topicFor`. */
-export type TopicForArguments<Params> =
-  keyof Params extends never ? [options?: TopicForOptions] : [params: Params, options?: TopicForOptions]
+/** The arguments of `Topic.topicFor`, in the same way. */
+export type TopicForArguments<Params> = ByParams<Params, [options?: TopicForOptions]>
+
+type ByParams<Params, Others extends unknown[]> =
+  Params extends unknown
+    ? keyof Params extends never
+      ? Others
+      : string extends keyof Params ? Others | [params: Params, ...Others] : [params: Params, ...Others]
+    : never
 
 /** A pattern with its options, from `defineTopic`: needs no connection, so that services can share it. */
 export interface TopicContract<P extends string = string, Params = unknown, Payload = unknown> {

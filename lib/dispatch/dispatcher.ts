@@ -1,147 +1,213 @@
-import type { Health } from '../../types/status.ts'
 import type { Message } from '../../types/message.ts'
+import type { Stats } from '../../types/status.ts'
+import type { MessageOrder } from '../../types/topic.ts'
 import { Router } from '../router/router.ts'
 import { TopicCache } from '../router/topic-cache.ts'
-import { errors } from '../errors.ts'
 import { paramsOf } from '../topic/params.ts'
+import { Activity } from './activity.ts'
+import { Backlog, type BacklogLimits } from './backlog.ts'
+import type { CourseObserver } from './course.ts'
+import { Delivery, type DeliveryPort } from './delivery.ts'
 import { Failures } from './failure.ts'
+import { Gate } from './gate.ts'
+import { Group } from './group.ts'
 import type { Incoming } from './message.ts'
+import type { Passage } from './passage.ts'
+import { Pipeline, type HandlerEnd, type Match, type MessageHandler, type PipelineSettings, type Route } from './pipeline.ts'
 import type { Receipt } from './receipt.ts'
-import { Pipeline, type Delivery, type HandlerEnd, type Match, type PipelineSettings, type Route } from './pipeline.ts'
-
-type Counters = Health['messages']
+import { Scheduler } from './scheduler.ts'
 
 /** What the dispatcher needs to know of its connection. */
 export interface DispatcherSettings extends PipelineSettings {
   readonly log: Message['log']
+  /** Handlers that may run at once. */
+  readonly concurrency: number
+  /** Of topics that do not say it themselves. */
+  readonly order: MessageOrder
+  readonly inbox: BacklogLimits
+  /** Publishes a dead letter. */
+  readonly publish: DeliveryPort['publish']
   /** Told of each message that no topic matches. */
   readonly onUnmatched: (incoming: Incoming) => void
+  /** Whether a copy with these subscription identifiers came for the filter: else another copy does. */
+  readonly isFor: (filter: string, subscriptionIds: readonly number[]) => boolean
 }
 
-/** Messages that are kept until the application is ready. */
-const maxHeld = 10_000
+/** Takes the messages of a filter before everybody else. */
+interface Interceptor {
+  readonly filter: string
+  readonly receive: (incoming: Incoming) => void
+}
+
+/** What is to be done with the messages of a topic name. */
+interface Targets {
+  readonly matches: readonly Match[]
+  readonly interceptors: readonly Interceptor[]
+}
 
 /**
- * Brings each message to the handlers of every topic that matches. Nothing that a handler does reaches the
- * caller: a throw there would stop MQTT.js for good.
+ * Brings each message to the handlers of every topic that matches, once, whatever copies of it come. Nothing
+ * that a handler does reaches the caller, nor does the caller wait for any: what cannot run yet waits here.
  */
 export class Dispatcher {
   readonly #settings: DispatcherSettings
   readonly #router = new Router<Route>()
-  readonly #matches = new TopicCache<readonly Match[]>()
-  readonly #idle: (() => void)[] = []
-  readonly #deadlines = new Set<NodeJS.Timeout>()
-  #held: Held[] | undefined = []
+  readonly #interceptors = new Router<Interceptor>()
+  readonly #targets = new TopicCache<Targets>({ onForgotten: forgetLanes })
+  readonly #groups = new WeakMap<Route, Group>()
+  readonly #activity = new Activity()
+  readonly #failures = new Failures()
+  readonly #backlog: Backlog
+  readonly #gate: Gate
+  readonly #port: DeliveryPort
+  /** For `inject()`, whose messages wait for nothing. */
+  readonly #directPort: DeliveryPort
   #isStopped = false
-  #running = 0
   #received = 0
   #unmatchedCount = 0
-  #dropped = 0
-  readonly #failures = new Failures()
-  readonly #pipeline: Pipeline
 
   constructor (settings: DispatcherSettings) {
     this.#settings = settings
-    this.#pipeline = new Pipeline(settings, this.#failures)
+    const { log, inbox, publish } = settings
+    this.#backlog = new Backlog(inbox, (dropped) => {
+      log.warn({ dropped }, 'MQTT messages were dropped: more wait for handlers than inbox.maxMessages or maxBytes allow')
+    })
+    this.#gate = new Gate(this.#backlog)
+    this.#port = {
+      scheduler: new Scheduler(settings.concurrency, this.#backlog),
+      pipeline: new Pipeline(settings, this.#failures),
+      failures: this.#failures,
+      activity: this.#activity,
+      counters: { retried: 0, deadLettered: 0 },
+      directGroup: undefined,
+      publish
+    }
+    this.#directPort = {
+      ...this.#port, scheduler: new Scheduler(Infinity, this.#backlog), directGroup: new Group(Infinity, 'none')
+    }
   }
 
-  get counters (): Counters {
+  get stats (): Omit<Stats, 'unacked' | 'outbox'> {
+    const { scheduler, counters } = this.#port
     return {
       received: this.#received,
       unmatched: this.#unmatchedCount,
       failed: this.#failures.count,
-      dropped: this.#dropped
+      dropped: this.#backlog.dropped,
+      retried: counters.retried,
+      deadLettered: counters.deadLettered,
+      running: scheduler.running,
+      waiting: this.#backlog.size
     }
   }
 
   add (route: Route): void {
     this.#router.add(route.placed.matchFilter, route)
-    this.#matches.clear()
+    this.#targets.clear()
   }
 
   remove (route: Route): void {
     this.#router.remove(route.placed.matchFilter, route)
-    this.#matches.clear()
+    this.#targets.clear()
+  }
+
+  /**
+   * Takes the messages of a filter, or of one topic name, past the hooks and everything that messages wait
+   * for: also before the application is ready, and while it closes. For replies that somebody awaits. Topics
+   * that match have these messages too.
+   *
+   * @param filter absolute, and subscribed by whoever asks
+   * @param receive called for each copy; the bytes are read at once, or the message detached
+   * @returns ends it
+   */
+  intercept (filter: string, receive: (incoming: Incoming) => void): () => void {
+    const interceptor = { filter, receive }
+    this.#interceptors.add(filter, interceptor)
+    this.#targets.clear()
+    return () => {
+      this.#interceptors.remove(filter, interceptor)
+      this.#targets.clear()
+    }
   }
 
   /** @param receipt released when all handlers are done; without one nobody waits for that */
   receive (incoming: Incoming, receipt?: Receipt): void {
+    const targets = this.#targets.get(incoming.topic) ?? this.#resolve(incoming.topic)
+    const isIntercepted = targets.interceptors.length > 0 && this.#passBy(targets.interceptors, incoming)
+    if (isIntercepted && targets.matches.length === 0) {
+      receipt?.release()
+      return
+    }
     // What is not acknowledged is for the next process with this session.
     if (this.#isStopped) return
     this.#received++
-    if (this.#held === undefined) {
-      this.#dispatch(incoming, receipt)
-    } else if (receipt !== undefined || this.#held.length < maxHeld) {
-      incoming.detach?.()
-      this.#held.push({ incoming, receipt })
-    } else if (this.#dropped++ === 0) {
-      this.#settings.log.warn(`more than ${maxHeld} MQTT messages before the application was ready: dropping`)
-    }
+    if (this.#gate.isOpen) this.#dispatch(targets, incoming, receipt)
+    else this.#gate.keep(incoming, receipt)
   }
 
   /** Brings a message to the handlers at once, and tells how each of them ended. */
   async inject (incoming: Incoming, receipt: Receipt): Promise<{ matched: number, ends: HandlerEnd[] }> {
-    const matches = this.#resolve(incoming.topic)
+    const { matches } = this.#resolve(incoming.topic)
     if (matches.length === 0) this.#unmatched(incoming)
-    const passages = matches.flatMap((match) => {
-      const delivery: Delivery = { match, incoming, rejection: undefined }
-      return match.route.handlers.map((handler) => this.#pipeline.passage(handler, delivery, receipt, true))
+    const all = matches.map((match) => {
+      const ends = new Ends(match.route.handlers)
+      new Delivery(this.#directPort, match, incoming, receipt).startObserved(ends)
+      return ends.all
     })
-    const waiting = passages.map(async (passage) => { await passage.go() })
-    for (const promise of waiting) this.#track(promise)
-    await Promise.all(waiting)
     receipt.release()
-    return { matched: matches.length, ends: passages.map(({ end }) => end) }
+    const ends = await Promise.all(all)
+    return { matched: matches.length, ends: ends.flat() }
   }
 
   /** Lets messages through, those first that came before. */
   open (): void {
-    const held = this.#held ?? []
-    this.#held = undefined
-    for (const { incoming, receipt } of held) this.#dispatch(incoming, receipt)
+    this.#gate.open((incoming, receipt) => this.#dispatch(this.#resolve(incoming.topic), incoming, receipt))
   }
 
-  /** Takes no more messages in. Running handlers go on. */
+  /** Takes no more messages in, and begins nothing that waits. Running handlers go on. */
   stop (): void {
     this.#isStopped = true
-    this.#held = undefined
-    // Nobody who waits keeps the process.
-    for (const timer of this.#deadlines) timer.unref()
+    this.#port.scheduler.stop()
+    this.#directPort.scheduler.stop()
+    this.#activity.stop()
+    this.#backlog.clear()
   }
 
-  /** Resolves when no handler runs. */
+  /** Resolves when no handler runs, and no message waits for one. */
   async idle (): Promise<void> {
-    if (this.#running === 0) return
-    await new Promise<void>((resolve) => this.#idle.push(resolve))
+    await this.#activity.idle()
   }
 
-  /**
-   * The same, with an end: a handler that waits for it waits for itself, and nothing tells which handler asks
-   * (an AsyncLocalStorage would, at the cost of every promise of the application).
-   *
-   * @throws `FST_MQTT_IDLE_TIMEOUT`
-   */
+  /** The same. @throws `FST_MQTT_IDLE_TIMEOUT` */
   async idleWithin (timeoutMs: number): Promise<void> {
-    if (this.#running === 0) return
-    await new Promise<void>((resolve, reject) => {
-      const timer = setTimeout(() => {
-        reject(new errors.FST_MQTT_IDLE_TIMEOUT(timeoutMs, this.#running))
-      }, timeoutMs)
-      if (this.#isStopped) timer.unref()
-      this.#deadlines.add(timer)
-      this.#idle.push(() => {
-        clearTimeout(timer)
-        this.#deadlines.delete(timer)
-        resolve()
-      })
-    })
+    await this.#activity.idleWithin(timeoutMs)
   }
 
-  #dispatch (incoming: Incoming, receipt: Receipt | undefined): void {
-    const matches = this.#matches.get(incoming.topic) ?? this.#resolve(incoming.topic)
+  #dispatch ({ matches }: Targets, incoming: Incoming, receipt: Receipt | undefined): void {
     if (matches.length === 0) this.#unmatched(incoming)
-    for (const match of matches) this.#deliver(match, incoming, receipt)
+    const ids = incoming.subscriptionIds
+    for (const match of matches) {
+      if (ids !== undefined && ids.length > 0 && !this.#settings.isFor(match.route.filter, ids)) continue
+      new Delivery(this.#port, match, incoming, receipt).start()
+    }
     receipt?.release()
+  }
+
+  /** @returns whether it came for one of them */
+  #passBy (interceptors: readonly Interceptor[], incoming: Incoming): boolean {
+    const ids = incoming.subscriptionIds ?? []
+    const called = interceptors.filter(({ filter }) => ids.length === 0 || this.#settings.isFor(filter, ids))
+    for (const { receive } of called) this.#passTo(receive, incoming)
+    return called.length > 0
+  }
+
+  #passTo (receive: Interceptor['receive'], incoming: Incoming): void {
+    try {
+      receive(incoming)
+    } catch (error) {
+      // Whoever reads goes on.
+      this.#settings.log.error({ err: error, topic: incoming.topic }, 'a reply was not taken')
+    }
   }
 
   #unmatched (incoming: Incoming): void {
@@ -150,40 +216,53 @@ export class Dispatcher {
     this.#settings.onUnmatched(incoming)
   }
 
-  #resolve (topic: string): readonly Match[] {
+  #resolve (topic: string): Targets {
     const matches: Match[] = []
     for (const route of this.#router.match(topic).sort((a, b) => a.order - b.order)) {
       const params = paramsOf(route.placed, topic)
       if (params === undefined) continue
-      matches.push({ route, params, issue: route.checkParams?.(params) })
+      const group = this.#groupOf(route)
+      const lane = group.order === 'topic' ? group.laneFor(topic, true) : undefined
+      matches.push({ route, params, issue: route.checkParams?.(params), group, lane })
     }
-    this.#matches.set(topic, matches)
-    return matches
+    const targets = { matches, interceptors: this.#interceptors.match(topic) }
+    if (!this.#targets.set(topic, targets)) forgetLanes(targets)
+    return targets
   }
 
-  #deliver (match: Match, incoming: Incoming, receipt: Receipt | undefined): void {
-    const { handlers, ack } = match.route
-    const delivery: Delivery = { match, incoming, rejection: undefined }
-    for (const handler of handlers) {
-      const waiting = this.#pipeline.passage(handler, delivery, receipt).go()
-      if (waiting === undefined) continue
-      incoming.detach?.()
-      this.#track(waiting, ack === 'after' ? receipt : undefined)
+  /** Outlives the cache, and the removal of a topic: what runs by it goes on. */
+  #groupOf (route: Route): Group {
+    let group = this.#groups.get(route)
+    if (group === undefined) {
+      group = new Group(route.concurrency ?? Infinity, route.messageOrder ?? this.#settings.order)
+      this.#groups.set(route, group)
     }
-  }
-
-  #track (promise: Promise<unknown>, receipt?: Receipt): void {
-    this.#running++
-    receipt?.hold()
-    void promise.then(() => {
-      this.#running--
-      receipt?.release()
-      if (this.#running === 0) for (const resolve of this.#idle.splice(0)) resolve()
-    })
+    return group
   }
 }
 
-interface Held {
-  readonly incoming: Incoming
-  readonly receipt: Receipt | undefined
+function forgetLanes ({ matches }: Targets): void {
+  for (const { group, lane } of matches) if (lane !== undefined) group.onForgotten(lane)
+}
+
+/** How each handler of a topic ended, in the order of their registration. */
+class Ends implements CourseObserver {
+  readonly all: Promise<HandlerEnd[]>
+  readonly #handlers: readonly MessageHandler[]
+  readonly #passages: Passage[] = []
+  #resolve: (ends: HandlerEnd[]) => void = () => {}
+
+  constructor (handlers: readonly MessageHandler[]) {
+    this.#handlers = handlers
+    this.all = new Promise((resolve) => { this.#resolve = resolve })
+  }
+
+  onSettled (passage: Passage): void {
+    this.#passages.push(passage)
+  }
+
+  onEnd (): void {
+    const rank = ({ handler }: Passage) => this.#handlers.indexOf(handler)
+    this.#resolve(this.#passages.sort((a, b) => rank(a) - rank(b)).map(({ end }) => end))
+  }
 }

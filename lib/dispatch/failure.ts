@@ -1,4 +1,5 @@
 import type { Message } from '../../types/message.ts'
+import { logFailure } from '../diagnostics.ts'
 import type { Lifecycle } from './hooks.ts'
 import { isThenable } from './thenable.ts'
 
@@ -73,7 +74,7 @@ export class Failures {
     window.lines++
     const more = window.suppressed === 0 ? {} : { suppressed: window.suppressed }
     window.suppressed = 0
-    const { pattern } = route
-    route.log.error({ err: error, pattern, topic: message.topic, ...more }, 'an MQTT message was not handled')
+    const facts = { pattern: route.pattern, topic: message.topic, ...more }
+    logFailure(route.log, error, facts, 'an MQTT message was not handled')
   }
 }

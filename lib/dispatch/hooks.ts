@@ -8,7 +8,7 @@ export type Hook = (this: unknown, ...args: unknown[]) => unknown
 /** Those that a message passes on its way to a handler and after it. */
 export const messageHooks = ['onMessage', 'preValidation', 'preHandler', 'onSettled', 'onError'] as const
 const scopeHooks = ['onTopic', 'onPublish'] as const
-const connectionHooks = ['onUnmatched', 'onConnect', 'onDisconnect'] as const
+const connectionHooks = ['onUnmatched', 'onConnect', 'onDisconnect', 'onRole'] as const
 const names: readonly string[] = [...messageHooks, ...scopeHooks, ...connectionHooks]
 
 export type MessageHookName = typeof messageHooks[number]
@@ -135,6 +135,7 @@ interface ConnectionHook {
 export class ConnectionHooks {
   readonly #hooks = new Map<ConnectionHookName, ConnectionHook[]>()
   readonly #onFailure: (name: ConnectionHookName, error: unknown) => void
+  #turn: Promise<void> = Promise.resolve()
 
   constructor (onFailure: (name: ConnectionHookName, error: unknown) => void) {
     this.#onFailure = onFailure
@@ -148,6 +149,15 @@ export class ConnectionHooks {
   run (name: ConnectionHookName, ...args: unknown[]): void {
     const hooks = this.#hooks.get(name)
     if (hooks !== undefined) void this.#runAll(name, hooks, args)
+  }
+
+  /**
+   * The same, after those that were run before by this: what an async `onConnect` does comes before what the
+   * `onDisconnect` of the same connection does.
+   */
+  runInTurn (name: ConnectionHookName, ...args: unknown[]): void {
+    const hooks = this.#hooks.get(name)
+    if (hooks !== undefined) this.#turn = this.#turn.then(() => this.#runAll(name, hooks, args))
   }
 
   async #runAll (

@@ -19,6 +19,8 @@ export interface Incoming {
   readonly properties?: object | undefined
   /** The packet identifier; 0 or undefined with QoS 0. */
   readonly messageId?: number | undefined
+  /** The subscriptions that this copy came for, where the broker says so. */
+  readonly subscriptionIds?: readonly number[] | undefined
   /** Gives the message bytes of its own, so that what was read from the socket with it can be collected. */
   detach? (): void
 }
@@ -125,7 +127,7 @@ interface PacketProperties extends MessageProperties {
 }
 
 /** The handler's own copy. */
-function copyProperties (properties: PacketProperties): MessageProperties {
+export function copyProperties (properties: PacketProperties): MessageProperties {
   const { subscriptionIdentifier, correlationData, userProperties, ...others } = properties
   const copy: MessageProperties = { ...others }
   if (correlationData !== undefined) copy.correlationData = Buffer.from(correlationData)

@@ -1,14 +1,19 @@
-import type { Settlement } from '../../types/hooks.ts'
-import type { Codec, Handler } from '../../types/topic.ts'
+import type { AnyMessage, Settlement } from '../../types/hooks.ts'
+import type { Codec, Handler, MessageOrder } from '../../types/topic.ts'
 import { errors } from '../errors.ts'
 import { decodeWith, type Codecs } from '../payload/codecs.ts'
 import type { Check, Issue } from '../payload/schemas.ts'
 import { paramsOf, type Params } from '../topic/params.ts'
 import type { PlacedPattern } from '../topic/placed-pattern.ts'
+import { kindOf } from '../values.ts'
+import type { DeadLetterTarget } from './dead-letter.ts'
+import type { Delivery } from './delivery.ts'
 import type { Failures, FailingRoute } from './failure.ts'
 import { ReceivedMessage, type Incoming, type Recipient } from './message.ts'
 import { Passage, type PassagePort } from './passage.ts'
-import { ManualAck, type Receipt } from './receipt.ts'
+import { ManualAck } from './receipt.ts'
+import type { RetryPolicy } from './retry.ts'
+import type { Group, Lane } from './group.ts'
 
 /** A topic as messages see it. */
 export interface Route extends Recipient, FailingRoute {
@@ -24,6 +29,14 @@ export interface Route extends Recipient, FailingRoute {
   readonly sharesParams: boolean
   /** With `ack: 'manual'`: milliseconds after the handler. */
   readonly ackTimeoutMs: number
+  /** What is subscribed, by which a copy of a message may have come. */
+  readonly filter: string
+  /** Handlers that may run at once; undefined if the connection's limit is the only one. */
+  readonly concurrency: number | undefined
+  /** Undefined for that of the connection. */
+  readonly messageOrder: MessageOrder | undefined
+  readonly retry: RetryPolicy | undefined
+  readonly deadLetter: DeadLetterTarget | undefined
 }
 
 export type MessageHandler = Handler<Params, unknown>
@@ -39,13 +52,9 @@ export interface Match {
   readonly route: Route
   readonly params: Params
   readonly issue: Issue | undefined
-}
-
-/** One message for one topic: what the schemas say of it holds for all handlers of the topic. */
-export interface Delivery {
-  readonly match: Match
-  readonly incoming: Incoming
-  rejection: { readonly error: unknown, isReported: boolean } | undefined
+  readonly group: Group
+  /** Undefined unless the order of the topic is that of its topic names. */
+  readonly lane: Lane | undefined
 }
 
 /** How one handler ended, for `inject()`. */
@@ -64,10 +73,12 @@ export interface PipelineSettings {
 /** The way of a message to one handler: hooks, decoding, validation, the handler, failures. */
 export class Pipeline {
   readonly #settings: PipelineSettings
+  readonly #failures: Failures
   readonly #port: PassagePort
 
   constructor (settings: PipelineSettings, failures: Failures) {
     this.#settings = settings
+    this.#failures = failures
     this.#port = {
       failures,
       accept: ({ match, incoming }, message) => this.#accept(match, message, incoming)
@@ -75,11 +86,43 @@ export class Pipeline {
   }
 
   /** The way to one handler, which begins with its `go()`. */
-  passage (handler: MessageHandler, delivery: Delivery, receipt?: Receipt, isTimed = false): Passage {
+  passage (handler: MessageHandler, delivery: Delivery): Passage {
+    const { match: { route }, receipt } = delivery
+    const manualAck = route.ack === 'manual' && receipt !== undefined ? new ManualAck(receipt) : undefined
+    return this.#passage(handler, delivery, manualAck, 1)
+  }
+
+  /** The next attempt, with a message that no attempt has seen. */
+  passageAfter ({ handler, manualAck, attempt }: Passage, delivery: Delivery): Passage {
+    return this.#passage(handler, delivery, manualAck, attempt + 1)
+  }
+
+  /** A message that is not decoded; its payload is the bytes. */
+  rawMessage (match: Match, incoming: Incoming): ReceivedMessage {
+    const message = new ReceivedMessage(incoming, match.route, ownParams(match, incoming))
+    message.payload = message.raw
+    return message
+  }
+
+  /** The key by which a message is kept in order; that of its topic if the function has none. */
+  keyOf (order: (message: AnyMessage) => string, { match, incoming }: Delivery): string {
+    const message = new ReceivedMessage(incoming, match.route, ownParams(match, incoming))
+    try {
+      const key: unknown = order.call(match.route.server, message)
+      if (typeof key === 'string') return key
+      throw new errors.FST_MQTT_ORDER_KEY(match.route.pattern, kindOf(key))
+    } catch (error) {
+      this.#failures.tell(match.route, error, message)
+      return incoming.topic
+    }
+  }
+
+  #passage (
+    handler: MessageHandler, delivery: Delivery, manualAck: ManualAck | undefined, attempt: number
+  ): Passage {
     const { match, incoming } = delivery
-    const manualAck = match.route.ack === 'manual' && receipt !== undefined ? new ManualAck(receipt) : undefined
     const message = new ReceivedMessage(incoming, match.route, ownParams(match, incoming), manualAck)
-    return new Passage(this.#port, delivery, message, handler, isTimed, manualAck)
+    return new Passage(this.#port, delivery, message, handler, manualAck, attempt)
   }
 
   /** @throws what makes the message no message for this topic */

@@ -9,11 +9,14 @@ export interface Login {
 
 /** User and password, which neither util.inspect nor JSON.stringify shows. */
 export class Credentials {
+  /** Whether the next attempt may have others. */
+  readonly mayChange: boolean
   readonly #ask: () => unknown
 
   /** @param ask gives them anew for every attempt */
-  constructor (ask: () => unknown) {
+  constructor (ask: () => unknown, mayChange = true) {
     this.#ask = ask
+    this.mayChange = mayChange
   }
 
   /**

@@ -3,14 +3,17 @@ import { isIPv6 } from 'node:net'
 import { createSecureContext } from 'node:tls'
 import { TypeCompiler, ValueErrorType, type ValueError } from '@sinclair/typebox/compiler'
 import type { ClientOptions, MultimqttOptions, TlsOptions, ValidatorCompiler } from '../../types/options.ts'
-import type { Codec } from '../../types/topic.ts'
+import type { Codec, MessageOrder } from '../../types/topic.ts'
 import { describeError, errors } from '../errors.ts'
 import { textProblem } from '../guard.ts'
 import { withConverters, type Converters } from '../topic/converters.ts'
 import { parsePrefix } from '../topic/prefix.ts'
 import { defined, describe, isRecord, kindOf } from '../values.ts'
 import { Credentials, loginProblem } from './credentials.ts'
+import { dynsecOf, type DynsecSettings } from './dynsec-options.ts'
+import { resolveProcesses, type ProcessSettings } from './processes.ts'
 import { OptionsSchema } from './schema.ts'
+import { reconnectOf, sessionExpiryOf, type ReconnectSettings } from './session-options.ts'
 import { parseBrokerUrl, redactUrl, type BrokerUrl } from './url.ts'
 import { presenceOf, willOf, type Presence, type Will } from './will.ts'
 
@@ -18,16 +21,29 @@ import { presenceOf, willOf, type Presence, type Will } from './will.ts'
 export interface Settings {
   readonly address: Address
   readonly credentials: Credentials
+  /** Undefined also where a function gives it. */
+  readonly username: string | undefined
   readonly prefix: string
   readonly namespace: string | undefined
   readonly clientId: string
+  /** False for a random one. */
+  readonly hasClientId: boolean
   readonly protocolVersion: 'auto' | 4 | 5
   readonly keepaliveSeconds: number
   readonly sessionExpirySeconds: number
   readonly will: Will | undefined
   readonly presence: Presence | undefined
-  readonly reconnect: { readonly minDelayMs: number, readonly maxDelayMs: number }
-  readonly inbox: { readonly maxMessages: number, readonly maxUnacked: number, readonly overflow: 'drop-oldest' | 'drop-newest' }
+  readonly processes: ProcessSettings
+  readonly dynsec: DynsecSettings<Settings> | undefined
+  readonly reconnect: ReconnectSettings
+  readonly concurrency: number
+  readonly order: MessageOrder
+  readonly inbox: {
+    readonly maxMessages: number
+    readonly maxBytes: number
+    readonly maxUnacked: number
+    readonly overflow: 'drop-oldest' | 'drop-newest'
+  }
   readonly outbox: {
     readonly maxMessages: number
     readonly maxBytes: number
@@ -77,17 +93,24 @@ export function resolveOptions (given: unknown, host: HostLimits): Settings {
   return {
     address: addressOf(options, url, protocol),
     credentials: credentialsOf(options, url),
+    username: options.username ?? url?.username,
     prefix,
     namespace: options.namespace,
     clientId: clientIdOf(options),
+    hasClientId: options.clientId !== undefined,
     protocolVersion: options.protocolVersion ?? 'auto',
     keepaliveSeconds: options.keepalive ?? 60,
-    sessionExpirySeconds: sessionExpiryOf(options),
+    sessionExpirySeconds: sessionExpiryOf(options, invalid),
     will: willOf(options, prefix, invalid),
     presence: presenceOf(options, prefix, invalid),
-    reconnect: reconnectOf(options),
+    processes: resolveProcesses(options.processes),
+    dynsec: dynsecOf(options, (administrator) => resolveOptions(administrator, host)),
+    reconnect: reconnectOf(options, invalid),
+    concurrency: options.concurrency ?? 20,
+    order: options.order ?? 'topic',
     inbox: {
       maxMessages: options.inbox?.maxMessages ?? 10_000,
+      maxBytes: options.inbox?.maxBytes ?? 16 * 1024 ** 2,
       maxUnacked: options.inbox?.maxUnacked ?? 1_000,
       overflow: options.inbox?.overflow ?? 'drop-oldest'
     },
@@ -125,10 +148,15 @@ function checkShape (given: unknown): MultimqttOptions {
 }
 
 /**
- * Of what may be undefined TypeBox says only that it is a union: what the one other choice wants, and where.
+ * Of what may be undefined, or something else, TypeBox says only that it is a union: what the one choice
+ * that was meant wants, and where.
  */
 function innermost (error: ValueError): ValueError {
-  const inner = choicesOf(error.schema).length === 1 ? error.errors[0]?.First() : undefined
+  const choices = choicesOf(error.schema)
+  const objects = choices.filter((choice) => choice['type'] === 'object')
+  const [only, ...others] = choices.length > 1 && isRecord(error.value) ? objects : choices
+  if (only === undefined || others.length > 0) return error
+  const inner = error.errors[choices.indexOf(only)]?.First()
   return inner === undefined ? error : innermost(inner)
 }
 
@@ -151,6 +179,8 @@ function expectation ({ schema, message }: ValueError): string {
 }
 
 function typesOf (schema: Record<string, unknown>): unknown[] {
+  if ('const' in schema) return [describe(schema['const'])]
+  if (schema['type'] === 'Function') return ['function']
   return 'type' in schema ? [schema['type']] : choicesOf(schema).flatMap(typesOf)
 }
 
@@ -214,20 +244,7 @@ function credentialsOf (options: MultimqttOptions, url: BrokerUrl | undefined): 
   }
   const problem = loginProblem(username, password)
   if (problem !== undefined) throw invalid(problem.key, problem.problem)
-  return new Credentials(() => ({ username, password }))
-}
-
-function sessionExpiryOf (options: MultimqttOptions): number {
-  const expiry = options.session?.expiry ?? 0
-  if (expiry === 0 || options.clientId !== undefined) return expiry
-  throw invalid('session.expiry', 'a session that outlives the connection needs a clientId, by which the broker finds it')
-}
-
-function reconnectOf ({ reconnect = {} }: MultimqttOptions): Settings['reconnect'] {
-  const minDelayMs = reconnect.minDelay ?? Math.min(250, reconnect.maxDelay ?? 250)
-  const maxDelayMs = reconnect.maxDelay ?? Math.max(30_000, minDelayMs)
-  if (minDelayMs <= maxDelayMs) return { minDelayMs, maxDelayMs }
-  throw invalid('reconnect.minDelay', `it is ${minDelayMs}, more than maxDelay, which is ${maxDelayMs}`)
+  return new Credentials(() => ({ username, password }), false)
 }
 
 function prefixOf (

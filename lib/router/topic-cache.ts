@@ -6,11 +6,14 @@
  */
 export class TopicCache<T> {
   readonly #size: number
+  readonly #onForgotten: ((value: T) => void) | undefined
   #young = new Map<string, T>()
   #old = new Map<string, T>()
 
-  constructor (size = 10_000) {
+  /** @param settings `onForgotten` is told of each value that is not kept any longer, perhaps of one twice */
+  constructor ({ size = 10_000, onForgotten }: TopicCacheSettings<T> = {}) {
     this.#size = size
+    this.#onForgotten = onForgotten
   }
 
   get (topic: string): T | undefined {
@@ -21,20 +24,43 @@ export class TopicCache<T> {
     return old
   }
 
-  /** Long topics are not kept: 20,000 of 64 KiB would be more than a gigabyte. */
-  set (topic: string, value: T): void {
-    if (topic.length > maxTopicLength) return
+  /**
+   * Long topics are not kept: 20,000 of 64 KiB would be more than a gigabyte.
+   *
+   * @returns whether it is kept
+   */
+  set (topic: string, value: T): boolean {
+    if (topic.length > maxTopicLength) return false
     if (this.#young.size >= this.#size) {
+      const forgotten = this.#old
       this.#old = this.#young
       this.#young = new Map()
+      this.#forget(forgotten)
     }
     this.#young.set(topic, value)
+    return true
   }
 
   clear (): void {
+    const forgotten = [this.#young, this.#old]
     this.#young = new Map()
     this.#old = new Map()
+    for (const values of forgotten) this.#forget(values)
   }
+
+  #forget (forgotten: ReadonlyMap<string, T>): void {
+    if (this.#onForgotten === undefined) return
+    for (const [topic, value] of forgotten) {
+      // It may have moved to the younger ones.
+      if (!this.#old.has(topic)) this.#onForgotten(value)
+    }
+  }
+}
+
+export interface TopicCacheSettings<T> {
+  /** Of one generation. */
+  readonly size?: number | undefined
+  readonly onForgotten?: ((value: T) => void) | undefined
 }
 
 const maxTopicLength = 512

@@ -68,6 +68,7 @@ export class Allowance {
 
   #full (): Error {
     const { broker, maxMessages, maxBytes } = this.#settings
-    return new errors.FST_MQTT_OUTBOX_FULL(broker, maxMessages, maxBytes)
+    return new errors.FST_MQTT_OUTBOX_FULL(
+      `what waits for ${broker} may be ${maxMessages} messages with ${maxBytes} bytes`)
   }
 }

@@ -10,6 +10,14 @@ const soonMs = 20
 const maxSoon = 60
 
 /**
+ * - `usual`: it may go well the next time
+ * - `slow`: somebody has to change something first: the longest wait after three attempts
+ * - `contested`: the same, and a connection has to live longer than a rival may wait, to be a good one
+ * - `soon`: as long as that is reasonable
+ */
+export type Pace = 'usual' | 'slow' | 'contested' | 'soon'
+
+/**
  * The waits between attempts: random ones below a limit that doubles (full jitter), so that a thousand
  * clients of one broker do not come back at the same moment.
  */
@@ -31,21 +39,16 @@ export class BackOff {
     this.#upSince = this.#now()
   }
 
-  /**
-   * Milliseconds until the next attempt.
-   *
-   * @param pace `slow` where somebody has to change something first: the longest wait after three attempts;
-   *   `soon`
-   *   as long as that is reasonable
-   */
-  next (pace: 'usual' | 'slow' | 'soon'): number {
+  /** Milliseconds until the next attempt. */
+  next (pace: Pace): number {
     const { minDelayMs, maxDelayMs } = this.#settings
-    const isStable = this.#upSince !== undefined && this.#now() - this.#upSince >= stableMs
+    const neededMs = pace === 'contested' ? Math.max(stableMs, 2 * maxDelayMs) : stableMs
+    const isStable = this.#upSince !== undefined && this.#now() - this.#upSince >= neededMs
     if (isStable) this.#failures = this.#soon = 0
     this.#upSince = undefined
     if (pace === 'soon' && this.#soon++ < maxSoon) return this.#random() * soonMs
     const limit = Math.min(maxDelayMs, minDelayMs * 2 ** this.#failures)
-    this.#failures += pace === 'slow' ? 3 : 1
+    this.#failures += pace === 'slow' || pace === 'contested' ? 3 : 1
     return this.#random() * limit
   }
 }

@@ -5,7 +5,7 @@ import { defined } from '../values.ts'
 import { LowIds } from '../wire/ids.ts'
 import { dial, type Target } from '../wire/transport.ts'
 import { Wire, type WireEvents } from '../wire/wire.ts'
-import { BackOff, type BackOffSettings } from './back-off.ts'
+import { BackOff, type BackOffSettings, type Pace } from './back-off.ts'
 import { clientOptions, secureTarget, subscribeOptions, type ConnectWill } from './client-options.ts'
 import {
   noLimits,
@@ -13,8 +13,9 @@ import {
 } from './link.ts'
 import { sentProperties } from './publish.ts'
 import { showMessage } from './raw-client.ts'
-import { asConnectionError, connackRefusal, disconnection, isReset, refusalClass } from './refusals.ts'
+import { asConnectionError, connackRefusal, disconnection, isReset, isTakeover, refusalClass } from './refusals.ts'
 import { reasonCodeOf } from './reason-codes.ts'
+import { Rivals } from './rivals.ts'
 
 /** User and password of one CONNECT. */
 export interface ConnectCredentials {
@@ -52,6 +53,7 @@ export class Connection implements Link {
   readonly #settings: ConnectionSettings
   readonly #events: LinkEvents
   readonly #backOff: BackOff
+  readonly #rivals: Rivals
   readonly #secure: Target['tls']
   #client: MqttClient | undefined
   #wire: Wire | undefined
@@ -77,6 +79,7 @@ export class Connection implements Link {
     this.#settings = settings
     this.#events = events
     this.#backOff = new BackOff(settings.reconnect)
+    this.#rivals = new Rivals(settings.clientId, settings.reconnect.maxDelayMs)
     this.#secure = secureTarget(settings.address.protocol, settings.tls)
     this.#version = this.#nextVersion = settings.protocolVersion === 4 ? 4 : 5
   }
@@ -145,22 +148,22 @@ export class Connection implements Link {
     this.#wire?.destroy(cause)
   }
 
-  async close (timeoutMs: number): Promise<void> {
-    await (this.#closing ??= this.#end(timeoutMs))
+  async close (timeoutMs: number, isWithGoodbye = true): Promise<void> {
+    await (this.#closing ??= this.#end(timeoutMs, isWithGoodbye))
   }
 
   /**
    * DISCONNECT is ours, so that there is no will; then MQTT.js's end with force, which is at once in every
    * state.
    */
-  async #end (timeoutMs: number): Promise<void> {
+  async #end (timeoutMs: number, isWithGoodbye: boolean): Promise<void> {
     const wasUp = this.#isUp
     this.#isOpen = this.#isUp = false
     clearTimeout(this.#timer)
     const client = this.#client
     const wire = this.#wire
     this.#client = this.#wire = undefined
-    if (wasUp) await wire?.goodbye(timeoutMs)
+    if (wasUp && isWithGoodbye) await wire?.goodbye(timeoutMs)
     wire?.destroy()
     if (client?.stream !== undefined) client.end(true)
   }
@@ -289,6 +292,7 @@ export class Connection implements Link {
     this.#attemptError = undefined
     this.#limits = { ...noLimits, ...defined(properties ?? {}) }
     this.#backOff.onUp()
+    this.#rivals.onUp()
     this.#events.onUp(isSessionPresent)
   }
 
@@ -296,17 +300,23 @@ export class Connection implements Link {
     const wasUp = this.#isUp
     this.#isUp = false
     if (!this.#isOpen) return
-    const error = this.#attemptError
+    const error = wasUp ? this.#rivals.onEnd(this.#attemptError) : this.#attemptError
     const cause = error ?? new errors.FST_MQTT_CONNECTION(
       wasUp ? 'the connection was closed' : 'the broker closed the connection before it answered')
     this.#lastError = cause
+    if (!wasUp) this.#rivals.onFailure()
     const isOtherVersion = !wasUp && this.#planVersion(error)
     const turn = this.#turn
     const isSoon = this.#events.onDown(cause, wasUp)
     if (!this.#isOpen || turn !== this.#turn) return
-    const isSlow = this.#everUp && refusalClass(cause) !== 'transient'
-    const delayMs = isOtherVersion ? 0 : this.#backOff.next(isSoon ? 'soon' : isSlow ? 'slow' : 'usual')
+    const delayMs = isOtherVersion ? 0 : this.#backOff.next(this.#paceAfter(cause, isSoon))
     this.#timer = setTimeout(() => { void this.#attempt() }, delayMs)
+  }
+
+  #paceAfter (cause: Error, isSoon: boolean): Pace {
+    if (isSoon && !isTakeover(cause)) return 'soon'
+    if (this.#rivals.areSuspected) return 'contested'
+    return this.#everUp && refusalClass(cause) !== 'transient' ? 'slow' : 'usual'
   }
 
   /**
@@ -317,8 +327,9 @@ export class Connection implements Link {
    */
   #planVersion (error: Error | undefined): boolean {
     if (this.#settings.protocolVersion !== 'auto' || this.#everUp) return false
-    // What a broker left unread makes its close a reset.
-    const isRefused = error === undefined || isReset(error) || reasonCodeOf(error) === 0x84
+    // What a broker left unread makes its close a reset; but there was nothing to read before it was reached.
+    const isHungUp = (error === undefined || isReset(error)) && this.#wire?.isReached === true
+    const isRefused = isHungUp || (error !== undefined && reasonCodeOf(error) === 0x84)
     this.#nextVersion = this.#version === 5 && isRefused ? 4 : 5
     return this.#nextVersion === 4
   }

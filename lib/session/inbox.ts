@@ -18,9 +18,8 @@ const [puback, pubrec, pubcomp] = [4, 5, 7] as const
 export class Receipt {
   readonly message: ReceivedPublish
   readonly #onSettled: (receipt: Receipt) => void
-  /** The connection that it is to be acknowledged on. */
-  connection = 0
   isSettled = false
+  isAcknowledged = false
   /** From 0x80 on the message is refused, which only MQTT 5 can say. */
   reasonCode = 0
   #holds = 1
@@ -55,7 +54,7 @@ export class Inbox {
   readonly #onExcess: (unacked: number) => void
   readonly #maxUnacked: number
   readonly #settled = (receipt: Receipt) => this.#onSettled(receipt)
-  readonly #queues: Record<1 | 2, Receipt[]> = { 1: [], 2: [] }
+  readonly #queues: Record<1 | 2, (Receipt | undefined)[]> = { 1: [], 2: [] }
   readonly #heads = { 1: 0, 2: 0 }
   /** Of this connection, by packet identifier: QoS 1 and 2 share the identifiers. */
   readonly #unacked = new Map<number, Receipt>()
@@ -63,7 +62,6 @@ export class Inbox {
   #carried = new Map<number, Receipt>()
   /** With QoS 2: PUBREC is sent, PUBREL has not come. */
   readonly #received = new Map<number, ReceivedPublish>()
-  #connection = 0
   #isUp = false
 
   /** @param onExcess told when more than `maxUnacked` wait, which no broker with bounds lets happen */
@@ -79,7 +77,6 @@ export class Inbox {
   }
 
   onUp (isSessionPresent: boolean): void {
-    this.#connection++
     this.#isUp = true
     if (isSessionPresent) return
     this.#carried.clear()
@@ -87,7 +84,6 @@ export class Inbox {
   }
 
   onDown (): void {
-    if (!this.#isUp) return
     this.#isUp = false
     // What the connection before has not sent again may come on the next one.
     for (const [id, receipt] of this.#unacked) this.#carried.set(id, receipt)
@@ -110,25 +106,32 @@ export class Inbox {
     this.#port.sendAck(pubcomp, packetId, isKnown || this.#port.version === 4 ? 0 : notFound)
   }
 
+  /** Forgets the session, which another process has taken over: what comes again later is not the same. */
+  reset (): void {
+    this.onDown()
+    this.#carried.clear()
+    this.#received.clear()
+  }
+
   /** Acknowledges nothing more: the messages are for the next process with this session. */
   close (): void {
     this.#isUp = false
   }
 
   #onSettled (receipt: Receipt): void {
-    const isCurrent = this.#isUp && receipt.connection === this.#connection
-    if (isCurrent) this.#acknowledge(receipt.message.qos === 2 ? 2 : 1)
+    if (this.#isUp) this.#acknowledge(receipt.message.qos === 2 ? 2 : 1)
   }
 
   #accept (message: ReceivedPublish, qos: 1 | 2): void {
     const receipt = new Receipt(message, this.#settled)
     this.#enlist(receipt, qos)
     this.#deliver(message, receipt)
+    // It is kept, and would keep all that was read with it.
+    if (!receipt.isAcknowledged) message.detach()
     if (this.#unacked.size > this.#maxUnacked) this.#onExcess(this.#unacked.size)
   }
 
   #enlist (receipt: Receipt, qos: 1 | 2): void {
-    receipt.connection = this.#connection
     this.#unacked.set(receipt.message.messageId, receipt)
     this.#queues[qos].push(receipt)
   }
@@ -143,7 +146,8 @@ export class Inbox {
     if (known !== undefined && isSame(known.message, message)) {
       if (this.#carried.delete(messageId) && message.qos !== 0) {
         this.#enlist(known, message.qos)
-        if (known.isSettled) this.#acknowledge(message.qos)
+        // It may be done already.
+        this.#acknowledge(message.qos)
       }
       return true
     }
@@ -158,21 +162,25 @@ export class Inbox {
    */
   #isReceived (message: ReceivedPublish): boolean {
     const received = this.#received.get(message.messageId)
-    if (received === undefined) return false
-    if (isSame(received, message)) return true
-    this.#received.delete(message.messageId)
-    return false
+    return received !== undefined && isSame(received, message)
   }
 
-  /** Sends what can be sent without overtaking. */
+  /** Sends what can be sent without overtaking: only what came on this connection, or came again. */
   #acknowledge (qos: 1 | 2): void {
     const queue = this.#queues[qos]
     let head = this.#heads[qos]
     for (let receipt = queue[head]; receipt?.isSettled === true; receipt = queue[++head]) {
-      const { messageId } = receipt.message
+      const { message, reasonCode } = receipt
+      const { messageId } = message
       if (this.#unacked.get(messageId) === receipt) this.#unacked.delete(messageId)
-      if (qos === 2 && receipt.reasonCode < 0x80) this.#received.set(messageId, receipt.message)
-      this.#port.sendAck(qos === 1 ? puback : pubrec, messageId, receipt.reasonCode)
+      receipt.isAcknowledged = true
+      queue[head] = undefined
+      // After a refusal no PUBREL comes; but on 3.1.1 nothing can be refused.
+      if (qos === 2 && (reasonCode < 0x80 || this.#port.version === 4)) {
+        message.detach()
+        this.#received.set(messageId, message)
+      }
+      this.#port.sendAck(qos === 1 ? puback : pubrec, messageId, reasonCode)
     }
     if (head === queue.length) {
       queue.length = head = 0

@@ -1,4 +1,5 @@
 import { errors } from '../errors.ts'
+import { listen, unlisten, type Abortable } from './aborts.ts'
 import type { Timed } from './deadlines.ts'
 import type { OutgoingPublish } from './link.ts'
 
@@ -22,7 +23,7 @@ export interface JobHost {
 export type JobState = 'queued' | 'sent' | 'released'
 
 /** One publish on its way, which settles once. */
-export class Job implements Timed {
+export class Job implements Timed, Abortable {
   readonly publish: OutgoingPublish
   readonly timeoutMs: number
   readonly bytes: number
@@ -34,9 +35,10 @@ export class Job implements Timed {
   /** The connection that it was last sent on, and the one whose limits it was checked against. */
   connection = 0
   checkedOn = 0
+  /** The one on which PUBREC came. */
+  releasedOn = 0
   /** How many connections ended while it waited for its acknowledgement. */
   drops = 0
-  isSuspect = false
   /** How many connections ended right after it was sent alone. */
   loneDeaths = 0
   isQuarantined = false
@@ -50,7 +52,6 @@ export class Job implements Timed {
   readonly #resolve: () => void
   readonly #reject: (error: Error) => void
   #signal: AbortSignal | undefined
-  #onAbort: (() => void) | undefined
 
   constructor (
     publish: OutgoingPublish,
@@ -69,8 +70,11 @@ export class Job implements Timed {
 
   listen (signal: AbortSignal): void {
     this.#signal = signal
-    this.#onAbort = () => this.settle(aborted(signal))
-    signal.addEventListener('abort', this.#onAbort, { once: true })
+    listen(signal, this)
+  }
+
+  onAbort (signal: AbortSignal): void {
+    this.settle(aborted(signal))
   }
 
   onOverdue (): void {
@@ -80,7 +84,7 @@ export class Job implements Timed {
   settle (error?: Error): void {
     if (this.isSettled) return
     this.isSettled = true
-    if (this.#onAbort !== undefined) this.#signal?.removeEventListener('abort', this.#onAbort)
+    if (this.#signal !== undefined) unlisten(this.#signal, this)
     if (error === undefined) this.#resolve()
     else this.#reject(error)
     this.#host.onSettled(this)

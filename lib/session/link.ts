@@ -117,6 +117,10 @@ export interface Link {
   resume (): void
   /** Cuts the connection, so that a new one is made. */
   renew (cause: Error): void
-  /** Ends the connection, in every state and within the time; what is still in flight is not waited for. */
-  close (timeoutMs: number): Promise<void>
+  /**
+   * Ends the connection, in every state and within the time; what is still in flight is not waited for.
+   *
+   * @param isWithGoodbye false lets the broker publish the will; default true
+   */
+  close (timeoutMs: number, isWithGoodbye?: boolean): Promise<void>
 }

@@ -1,7 +1,7 @@
-import { errors } from '../errors.ts'
-import { PacketIds } from '../wire/ids.ts'
+import { describeError, errors } from '../errors.ts'
 import { Allowance, type AllowanceSettings } from './allowance.ts'
 import { Deadlines, type Timed } from './deadlines.ts'
+import { InFlight } from './in-flight.ts'
 import { aborted, Job, JobQueue, type JobHost, type Patience } from './job.ts'
 import type { AckType, BrokerLimits, OutgoingPublish } from './link.ts'
 import { assertBrokerAccepts } from './publish.ts'
@@ -34,11 +34,7 @@ export class Outbox implements JobHost {
   readonly #queue = new JobQueue()
   /** QoS 0 that the socket does not take, or that has to wait for a trial. */
   readonly #zeros = new JobQueue()
-  /** What was sent and not answered, in the order of sending. Some of it is settled all the same. */
-  readonly #inFlight = new Map<number, Job>()
-  /** What is in flight since an earlier connection of the session, and not sent again so far. */
-  #resend: Job[] = []
-  readonly #ids = new PacketIds((id) => this.#inFlight.has(id))
+  readonly #inFlight = new InFlight()
   readonly #deadlines = new Deadlines<Timed>()
   readonly #unwritten = new Unwritten(this.#deadlines)
   readonly #suspicion = new Suspicion(() => this.#pump())
@@ -78,8 +74,9 @@ export class Outbox implements JobHost {
     if (signal?.aborted === true) return Promise.reject(aborted(signal))
     return new Promise((resolve, reject) => {
       const job = new Job(publish, timeoutMs, this, resolve, reject)
-      if (this.#port.isUp) job.checkedOn = this.#connection
       this.#pending++
+      // What is accepted while offline is checked when it is sent.
+      if (this.#port.isUp && !this.#isAccepted(job)) return
       if (publish.qos === 0) this.#acceptZero(job, signal)
       else this.#accept(job, signal)
     })
@@ -92,7 +89,8 @@ export class Outbox implements JobHost {
   }
 
   onForeignDone (): void {
-    this.#foreignInFlight--
+    // MQTT.js has sent a PUBREL again, for a PUBLISH of the connection before.
+    if (this.#foreignInFlight > 0) this.#foreignInFlight--
     this.#pump()
   }
 
@@ -100,7 +98,7 @@ export class Outbox implements JobHost {
     this.#isUp = true
     this.#connection++
     this.#suspicion.onUp(this.#port.rttMs)
-    if (isSessionPresent) this.#keepSession()
+    if (isSessionPresent) this.#inFlight.keepSession()
     else this.#loseSession()
     this.#pump()
   }
@@ -113,7 +111,7 @@ export class Outbox implements JobHost {
 
   #lose (cause: Error): void {
     this.#isUp = false
-    const lost = [...this.#inFlight.values()]
+    const lost = this.#inFlight.jobs
       .filter((job) => job.connection === this.#connection && !job.isSettled)
     for (const job of lost) job.drops++
     this.#live = 0
@@ -129,22 +127,25 @@ export class Outbox implements JobHost {
 
   onAck (type: AckType, packetId: number, reasonCode: number): void {
     const job = this.#inFlight.get(packetId)
-    if (job === undefined || job.connection !== this.#connection) {
+    if (job === undefined) {
       // Of another process that had this session: the broker waits for the end of the handshake.
       if (type === pubrec && reasonCode < 0x80) this.#port.sendAck(pubrel, packetId, notFound)
       return
     }
+    // It will be sent again, and answered once more.
+    if (job.connection !== this.#connection) return
     const { qos } = job.publish
     if (type === pubrec && qos === 2 && reasonCode < 0x80) {
       job.state = 'released'
+      job.releasedOn = this.#connection
       this.#port.sendAck(pubrel, packetId, 0)
     } else if ((type === puback && qos === 1) || (type === pubrec && qos === 2)) {
       this.#answered(job, isRefusal(reasonCode)
         ? new errors.FST_MQTT_PUBLISH_REFUSED(job.publish.topic, reasonText(reasonCode))
         : undefined)
     } else if (type === pubcomp && job.state === 'released') {
-      // Sent again to a session that was kept: the PUBCOMP of the connection before was lost.
-      const isUnknown = reasonCode === notFound && job.drops === 0
+      // After a PUBREL that was sent again, only the PUBCOMP of the connection before was lost.
+      const isUnknown = reasonCode === notFound && job.releasedOn === this.#connection
       this.#answered(job, isUnknown ? new errors.FST_MQTT_DELIVERY_UNKNOWN(this.#broker) : undefined)
     }
   }
@@ -169,17 +170,26 @@ export class Outbox implements JobHost {
     })
   }
 
+  /** Settles all that waits: another process has taken the session over. */
+  reset (error: Error): void {
+    this.#settleAll(() => error)
+    this.#inFlight.clear()
+  }
+
   /** Takes no more, and settles what still waits. */
   close (): void {
     this.#isClosed = true
-    const closed = () => new errors.FST_MQTT_CLOSED(this.#broker)
-    this.#unwritten.reject(closed)
-    const waiting = [...this.#zeros.drain(), ...this.#inFlight.values(), ...this.#suspicion.quarantined,
-      ...this.#queue.drain()]
-    for (const job of waiting) job.settle(closed())
-    this.#inFlight.clear()
+    this.#settleAll(() => new errors.FST_MQTT_CLOSED(this.#broker))
     this.#suspicion.close()
     this.#deadlines.clear()
+  }
+
+  #settleAll (closed: () => Error): void {
+    this.#unwritten.reject(closed)
+    const waiting = [...this.#zeros.drain(), ...this.#inFlight.jobs, ...this.#suspicion.quarantined,
+      ...this.#queue.drain()]
+    // They stay in flight: until the connection is gone, a PUBREC is still answered.
+    for (const job of waiting) job.settle(closed())
   }
 
   onSettled (job: Job): void {
@@ -188,7 +198,8 @@ export class Outbox implements JobHost {
       this.#deadlines.delete(job)
       if (job.state === 'queued') (job.publish.qos === 0 ? this.#zeros : this.#queue).delete(job)
     }
-    this.#suspicion.onSettled(job)
+    // Given up, it holds the others back no more.
+    if (this.#suspicion.onSettled(job)) queueMicrotask(() => this.#pump())
     this.#pending--
     if (this.#pending === 0) for (const resolve of this.#idle.splice(0)) resolve()
   }
@@ -207,13 +218,13 @@ export class Outbox implements JobHost {
 
   #accept (job: Job, signal: AbortSignal | undefined): void {
     if (!this.#admit(job, signal)) return
-    if (this.#queue.first === undefined && this.#hasRoom && this.#resend.length === 0) this.#depart(job)
+    if (this.#queue.first === undefined && !this.#inFlight.isRepeating && this.#hasRoom) this.#depart(job)
     else this.#queue.push(job)
   }
 
   /** @returns false if there is no room: the job is settled */
   #admit (job: Job, signal: AbortSignal | undefined): boolean {
-    if (!this.#allowance.admit(job, () => this.#queue.first ?? this.#zeros.first)) return false
+    if (!this.#allowance.admit(job, () => older(this.#queue.first, this.#zeros.first))) return false
     this.#deadlines.add(job)
     if (signal !== undefined) job.listen(signal)
     return true
@@ -222,7 +233,7 @@ export class Outbox implements JobHost {
   get #hasRoom (): boolean {
     const { limit, isTrying, isTrialDue } = this.#suspicion
     return this.#port.isUp && this.#port.isWritable && !isTrying && !isTrialDue &&
-      this.#inFlight.size < PacketIds.count &&
+      this.#inFlight.hasRoom &&
       this.#live + this.#foreignInFlight < Math.min(this.#port.limits.receiveMaximum, limit)
   }
 
@@ -231,10 +242,9 @@ export class Outbox implements JobHost {
     if (this.#suspicion.isTrialDue && this.#live + this.#foreignInFlight === 0 && this.#port.isUp) {
       const job = this.#suspicion.takeTrial()
       if (job !== undefined) this.#depart(job)
-      return
     }
     while (this.#hasRoom) {
-      const again = this.#resend.shift()
+      const again = this.#inFlight.takeAgain()
       const foreign = again === undefined ? this.#foreign.shift() : undefined
       const job = again ?? (foreign === undefined ? this.#queue.shift() : undefined)
       if (foreign !== undefined) {
@@ -254,22 +264,39 @@ export class Outbox implements JobHost {
   }
 
   #write (job: Job): void {
-    if (this.#isAccepted(job)) this.#unwritten.add(this.#port.sendPublish(job.publish, 0, false), job)
+    if (!this.#isAccepted(job)) return
+    const sequence = this.#send(job, false)
+    if (sequence !== undefined) this.#unwritten.add(sequence, job)
   }
 
   #depart (job: Job): void {
-    if (job.state === 'queued' && !this.#isAccepted(job)) return
     const isAgain = job.state !== 'queued'
+    if (!isAgain && !this.#isAccepted(job)) return
     job.connection = this.#connection
     this.#live++
     if (this.#suspicion.limit === 1 || this.#suspicion.isTrying) job.sentAt = performance.now()
-    if (!isAgain) {
-      job.packetId = this.#ids.next() ?? 0
-      job.state = 'sent'
-      this.#inFlight.set(job.packetId, job)
+    if (!isAgain) this.#inFlight.add(job)
+    if (job.state === 'released') {
+      this.#port.sendAck(pubrel, job.packetId, 0)
+    } else if (this.#send(job, isAgain) === undefined) {
+      this.#inFlight.delete(job)
+      this.#live--
     }
-    if (job.state === 'released') this.#port.sendAck(pubrel, job.packetId, 0)
-    else this.#port.sendPublish(job.publish, job.packetId, isAgain)
+  }
+
+  /**
+   * What cannot be written harms only itself: thrown, it would end the connection, and each that comes after.
+   *
+   * @returns the number of the write; undefined if there is none: the job is settled
+   */
+  #send (job: Job, isAgain: boolean): number | undefined {
+    try {
+      return this.#port.sendPublish(job.publish, job.packetId, isAgain)
+    } catch (cause) {
+      const problem = `it cannot be written: ${describeError(cause)}`
+      job.settle(new errors.FST_MQTT_PUBLISH_REFUSED(job.publish.topic, problem, { cause }))
+      return undefined
+    }
   }
 
   /** What was accepted while offline is checked against the broker that it goes to. */
@@ -287,35 +314,29 @@ export class Outbox implements JobHost {
   }
 
   #answered (job: Job, error: Error | undefined): void {
-    this.#inFlight.delete(job.packetId)
+    this.#inFlight.delete(job)
     this.#live--
     job.settle(error)
-    if (this.#queue.first !== undefined || this.#resend.length > 0 || this.#suspicion.isTrialDue ||
+    if (this.#queue.first !== undefined || this.#inFlight.isRepeating || this.#suspicion.isTrialDue ||
       this.#zeros.first !== undefined || this.#foreign.length > 0) this.#pump()
-  }
-
-  #keepSession (): void {
-    this.#resend = []
-    for (const job of this.#inFlight.values()) {
-      // One that was given up is not sent again; but a broker that has answered PUBREC waits for PUBREL.
-      if (job.isSettled && job.state !== 'released') this.#inFlight.delete(job.packetId)
-      else if (!job.isQuarantined) this.#resend.push(job)
-    }
   }
 
   /** QoS 1 starts anew; of QoS 2 nobody can say any more whether it has arrived. */
   #loseSession (): void {
     const again: Job[] = []
-    for (const job of this.#inFlight.values()) {
+    for (const job of this.#inFlight.loseSession()) {
       if (job.publish.qos === 2) job.settle(new errors.FST_MQTT_DELIVERY_UNKNOWN(this.#broker))
       if (job.isSettled) continue
       job.state = 'queued'
       if (!job.isQuarantined) again.push(job)
     }
-    this.#inFlight.clear()
-    this.#resend = []
     this.#queue.unshift(again)
   }
+}
+
+function older (one: Job | undefined, other: Job | undefined): Job | undefined {
+  if (one === undefined || other === undefined) return one ?? other
+  return one.dueAt - one.timeoutMs <= other.dueAt - other.timeoutMs ? one : other
 }
 
 /** Packet identifier not found [MQTT 5 §3.6.2.1]. */

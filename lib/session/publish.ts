@@ -1,7 +1,7 @@
 import type { PublishProperties, QoS } from '../../types/message.ts'
 import { errors } from '../errors.ts'
 import {
-  maxRemainingLength, millisecondsProblem, propertiesProblem, publishSize, qosProblem, topicNameProblem
+  maxRemainingLength, millisecondsProblem, propertiesProblem, publishSize, qosProblem
 } from '../guard.ts'
 import { booleanNamed, defined, kindOf, recordProblem, type Checks } from '../values.ts'
 import type { BrokerLimits, OutgoingPublish } from './link.ts'
@@ -20,9 +20,10 @@ export interface CheckedPublishOptions {
 
 /** @throws `FST_MQTT_PUBLISH_OPTIONS` */
 export function checkPublishOptions (options: unknown, defaultQoS: QoS): CheckedPublishOptions {
-  const problem = recordProblem(options === undefined ? {} : options, checks)
+  if (options === undefined) return defaults[defaultQoS]
+  const problem = recordProblem(options, checks)
   if (problem !== undefined) throw new errors.FST_MQTT_PUBLISH_OPTIONS(problem)
-  const { qos, retain, properties, absolute, timeout, signal } = (options ?? {}) as
+  const { qos, retain, properties, absolute, timeout, signal } = options as
     Partial<CheckedPublishOptions> & { timeout?: number }
   return {
     qos: qos ?? defaultQoS,
@@ -31,6 +32,25 @@ export function checkPublishOptions (options: unknown, defaultQoS: QoS): Checked
     absolute: absolute ?? false,
     timeoutMs: timeout,
     signal
+  }
+}
+
+const defaultsOf = (qos: QoS): CheckedPublishOptions =>
+  ({ qos, retain: false, properties: undefined, absolute: false, timeoutMs: undefined, signal: undefined })
+const defaults = { 0: defaultsOf(0), 1: defaultsOf(1), 2: defaultsOf(2) } as const
+
+/** The options of a message that goes on to another topic: as much of it as this connection can say. */
+export function acceptableOptions (
+  { qos, properties }: Pick<OutgoingPublish, 'qos' | 'properties'>,
+  { version, limits }: { readonly version: 4 | 5, readonly limits: BrokerLimits }
+): CheckedPublishOptions {
+  return {
+    qos: Math.min(qos, limits.maximumQoS) as QoS,
+    retain: false,
+    properties: version === 5 ? properties : undefined,
+    absolute: true,
+    timeoutMs: undefined,
+    signal: undefined
   }
 }
 
@@ -43,20 +63,6 @@ const checks: Checks = {
   signal: (value) => value instanceof AbortSignal
     ? undefined
     : `signal has to be an AbortSignal, not ${kindOf(value)}`
-}
-
-/**
- * The PUBLISH for an absolute topic name, after the last check of the guard.
- *
- * @throws `FST_MQTT_TOPIC_NAME`
- */
-export function preparePublish (
-  topic: string, payload: Buffer, options: CheckedPublishOptions
-): OutgoingPublish {
-  const problem = topicNameProblem(topic)
-  if (problem !== undefined) throw new errors.FST_MQTT_TOPIC_NAME(topic, problem)
-  const { qos, retain, properties, contentType } = options
-  return { topic, payload, qos, retain, properties, contentType }
 }
 
 /** What a PUBLISH has as its properties on the wire. */

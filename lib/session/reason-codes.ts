@@ -12,7 +12,7 @@ export function reasonText (reasonCode: number): string {
 
 /** Whether a connection ended because of a packet that we sent: the broker said so in its DISCONNECT. */
 export function isBlame (cause: Error): boolean {
-  // The same codes are in our own errors about what the broker has sent.
+  // What we object to in the broker's packets has the same codes.
   const isOurs = 'code' in cause && cause.code === 'FST_MQTT_MALFORMED'
   return !isOurs && blames.has(reasonCodeOf(cause))
 }

@@ -1,40 +1,74 @@
-import type { QoS } from '../../types/message.ts'
 import type { GrantedFilter, RefusedFilter } from '../../types/status.ts'
-import { describeError, errors } from '../errors.ts'
+import { errors } from '../errors.ts'
 import type { SubscribeOptions } from './link.ts'
+import { Exchanges, type Exchange } from './exchanges.ts'
+import { RetryTimer, type RetryDelays } from './retry-timer.ts'
+import { Subscription, type Pause } from './subscription.ts'
+import { SubscriptionIdentifiers } from './subscription-identifiers.ts'
+import {
+  chunks, maxFilters, reasonOf, subscribePackets, subscribeProblem, type SubscribeLimits
+} from './subscription-packets.ts'
 
 /** What the subscription book needs from whoever holds the connection. */
 export interface SubscribePort {
   readonly version: 4 | 5
-  readonly limits: { readonly maximumPacketSize: number }
-  subscribe (filters: readonly string[], options: SubscribeOptions): Promise<readonly number[]>
+  readonly limits: SubscribeLimits
+  /**
+   * Sends one SUBSCRIBE. Rejects if the connection is lost first, of which the book is told before.
+   *
+   * @returns the reason code of each filter
+   */
+  subscribe (
+    filters: readonly string[], options: SubscribeOptions, subscriptionIdentifier: number | undefined
+  ): Promise<readonly number[]>
   unsubscribe (filters: readonly string[]): Promise<void>
 }
 
-/** Told of each filter that is refused. */
-export type OnRefused = (refused: RefusedFilter) => void
+/** What a book tells of its filters. */
+export interface BookEvents {
+  /** A filter is refused: for the first time, or for another reason than it was told of last. */
+  onRefused (refused: RefusedFilter): void
+  /** It was asked for again, and refused for the same reason. */
+  onStillRefused (refused: RefusedFilter): void
+  /** A filter that was refused is granted. */
+  onRestored (granted: GrantedFilter): void
+}
+
+export interface BookSettings {
+  /** Milliseconds that the broker has for an answer; default 5 s. */
+  readonly answerTimeoutMs?: number | undefined
+  /** When to ask again for what was refused; default: within 1 s, later within up to 60 s. */
+  readonly retry?: RetryDelays | undefined
+}
 
 /**
  * What is to be subscribed, filter by filter, and what the broker answered to each. The book is the whole
  * truth: MQTT.js's own list loses every filter of a batch in which one was refused.
+ *
+ * For each filter it compares what is wanted with what the broker is known to hold in this session, and sends
+ * what makes them equal. A filter is in one packet at a time, so that its answers come in order.
  */
 export class SubscriptionBook {
   readonly #port: SubscribePort
-  readonly #onRefused: OnRefused
-  readonly #answerTimeoutMs: number
-  readonly #wanted = new Map<string, Want>()
-  readonly #granted = new Map<string, Grant>()
-  readonly #refused = new Map<string, RefusedFilter>()
-  readonly #waiting: (() => void)[] = []
+  readonly #events: BookEvents
+  readonly #subscriptions = new Map<string, Subscription>()
+  readonly #identifiers = new SubscriptionIdentifiers()
+  readonly #retry: RetryTimer
+  /** Those for which something is to be sent. */
+  readonly #due = new Set<Subscription>()
+  /** Packets without an answer. */
+  readonly #exchanges: Exchanges
+  readonly #waiting: PromiseSettlers[] = []
   #isUp = false
-  #isWorking = false
-  /** Counts connections, so that an answer of an earlier one changes nothing. */
-  #connection = 0
+  #isClosed = false
+  #isScheduled = false
 
-  constructor (port: SubscribePort, onRefused: OnRefused, answerTimeoutMs = 5_000) {
+  constructor (port: SubscribePort, events: BookEvents, settings: BookSettings = {}) {
     this.#port = port
-    this.#onRefused = onRefused
-    this.#answerTimeoutMs = answerTimeoutMs
+    this.#events = events
+    const { answerTimeoutMs = 5_000, retry = { minDelayMs: 1_000, maxDelayMs: 60_000 } } = settings
+    this.#exchanges = new Exchanges(answerTimeoutMs)
+    this.#retry = new RetryTimer(retry, () => this.#askAgain())
   }
 
   /**
@@ -44,259 +78,260 @@ export class SubscriptionBook {
    * @throws `FST_MQTT_TOPIC_CONFLICT` if it is already asked for with other options
    */
   want (filter: string, options: SubscribeOptions): () => void {
-    const want = this.#wanted.get(filter) ?? new Want(filter)
-    want.add(options)
-    this.#wanted.set(filter, want)
-    this.#refused.delete(filter)
-    this.#work()
+    const subscription = this.#subscriptions.get(filter) ?? this.#enter(filter)
+    const request = { ...options }
+    subscription.want(request)
+    this.#review(subscription)
+    let isWanted = true
     return () => {
-      want.delete(options)
-      if (want.isEmpty && this.#wanted.get(filter) === want) {
-        this.#wanted.delete(filter)
-        this.#refused.delete(filter)
-      }
-      this.#work()
+      if (!isWanted) return
+      isWanted = false
+      subscription.unwant(request)
+      this.#review(subscription)
     }
   }
 
-  /** A new connection, with no subscriptions: every filter is sent. */
-  onUp (): void {
+  /**
+   * A new connection. Without a session everything is asked for. With one too: a broker may have dropped what
+   * is not allowed any more, as Mosquitto's dynamic security does, and tells only who asks. On MQTT 5 that
+   * costs nothing. On 3.1.1 each SUBSCRIBE brings the retained messages again, so that only what is not known
+   * to be granted in this session is asked for, such as a SUBSCRIBE that was lost on its way.
+   */
+  onUp (sessionPresent: boolean): void {
+    this.onDown()
+    if (this.#isClosed) return
     this.#isUp = true
-    this.#connection++
-    this.#granted.clear()
-    this.#refused.clear()
-    this.#isWorking = false
-    this.#work()
+    for (const subscription of this.#subscriptions.values()) {
+      if (!sessionPresent) subscription.held = undefined
+      else if (this.#port.version === 5) subscription.doubt()
+      subscription.askAnew()
+      this.#review(subscription)
+    }
+    this.#schedule()
   }
 
   onDown (): void {
     this.#isUp = false
+    this.#retry.reset()
+    this.#exchanges.clear()
+    this.#due.clear()
+    for (const subscription of this.#subscriptions.values()) subscription.loseAnswer()
   }
 
-  /** Resolves when every filter that is wanted now is answered. */
+  /** Ends every wait and every timer. */
+  close (): void {
+    this.onDown()
+    this.#isClosed = true
+    for (const { reject } of this.#waiting.splice(0)) reject(closedError())
+  }
+
+  /** Resolves when every filter that is wanted now is answered; rejects if the book is closed before. */
   async answered (): Promise<void> {
-    if (this.#isUp && this.#missing().length === 0) return
-    await new Promise<void>((resolve) => this.#waiting.push(resolve))
+    if (this.#isClosed) throw closedError()
+    if (this.#isUp && !this.#hasPending()) return
+    await new Promise<void>((resolve, reject) => this.#waiting.push({ resolve, reject }))
   }
 
   get granted (): GrantedFilter[] {
-    return (this.#isUp ? [...this.#granted] : []).map(([filter, { qos }]) => ({ filter, qos }))
+    const all = this.#isUp ? [...this.#subscriptions.values()] : []
+    return all.flatMap(({ filter, wanted, grant }) =>
+      wanted === undefined || grant === undefined ? [] : [{ filter, qos: grant.qos }])
   }
 
   get refused (): RefusedFilter[] {
-    return [...this.#refused.values()]
+    return [...this.#subscriptions.values()].flatMap(({ refused }) => refused ?? [])
   }
 
   get pending (): string[] {
-    return this.#missing().map(({ filter }) => filter)
+    return [...this.#subscriptions.values()].filter((one) => this.#isPending(one)).map(({ filter }) => filter)
   }
 
-  #work (): void {
-    if (!this.#isUp || this.#isWorking) return
-    this.#isWorking = true
-    // What one turn registers goes out in one packet.
-    const connection = this.#connection
-    queueMicrotask(() => { void this.#synchronise(connection) })
+  /**
+   * The filter by whose subscription a message came, from its subscription identifier. Only filters that
+   * overlap others have one, and only where the protocol and the broker know them.
+   */
+  filterOf (subscriptionIdentifier: number): string | undefined {
+    return this.#identifiers.filterOf(subscriptionIdentifier)
   }
 
-  async #synchronise (connection: number): Promise<void> {
-    for (;;) {
-      if (connection !== this.#connection) return
-      const surplus = [...this.#granted.keys()].filter((filter) => !this.#wanted.has(filter))
-      const missing = this.#missing()
-      if (!this.#isUp || (surplus.length === 0 && missing.length === 0)) break
-      const { maximumPacketSize } = this.#port.limits
-      if (surplus.length > 0) {
-        const packets = chunks(surplus, maximumPacketSize)
-        await Promise.all(packets.map((filters) => this.#unsubscribe(filters)))
-        // Much may have changed meanwhile: the wishes, and the connection.
-        continue
-      }
-      const due = batches(missing, maximumPacketSize)
-      await Promise.all(due.map((batch) => this.#subscribe(batch, connection)))
+  #enter (filter: string): Subscription {
+    const subscription = new Subscription(filter)
+    this.#subscriptions.set(filter, subscription)
+    for (const other of this.#identifiers.add(filter)) {
+      const overlapping = this.#subscriptions.get(other)
+      if (overlapping !== undefined) this.#review(overlapping)
     }
-    this.#isWorking = false
-    if (this.#isUp) for (const resolve of this.#waiting.splice(0)) resolve()
+    return subscription
   }
 
-  async #unsubscribe (filters: readonly string[]): Promise<void> {
-    for (const filter of filters) this.#granted.delete(filter)
-    try {
-      await this.#answer(this.#port.unsubscribe(filters))
-    } catch {
-      // The connection is gone, and its subscriptions with it; or the broker does not answer, which has to
-      // cost no other filter.
+  /** After each change of a filter: finds out whether something is to be sent for it. */
+  #review (subscription: Subscription): void {
+    if (subscription.isOver && this.#subscriptions.get(subscription.filter) === subscription) {
+      this.#subscriptions.delete(subscription.filter)
+      this.#identifiers.delete(subscription.filter)
     }
+    if (this.#isDue(subscription)) this.#due.add(subscription)
+    else this.#due.delete(subscription)
+    this.#schedule()
   }
 
-  async #subscribe ({ options, filters }: Batch, connection: number): Promise<void> {
-    if (this.#port.version === 4 && needsMqtt5(options)) {
-      for (const filter of filters) {
-        this.#refuse(filter, undefined, 'noLocal, retainAsPublished and retainHandling need MQTT 5, ' +
-          'this connection speaks MQTT 3.1.1')
-      }
-      return
-    }
-    const [first = ''] = filters
-    if (packetSize(first) > this.#port.limits.maximumPacketSize) {
-      this.#refuse(first, undefined, 'it is larger than the packets that the broker accepts')
-      return
-    }
-    try {
-      const codes = await this.#answer(this.#port.subscribe(filters, options))
-      if (connection === this.#connection) this.#note(filters, options, codes)
-    } catch (error) {
-      // A lost connection is followed by another; otherwise the filter must not be asked for without end.
-      if (connection !== this.#connection || !this.#isUp) return
-      for (const filter of filters) this.#refuse(filter, undefined, describeError(error))
-    }
+  #isDue (subscription: Subscription): boolean {
+    const { wanted, held, sent, pause } = subscription
+    if (!this.#isUp || pause !== undefined) return false
+    // What is under way decides what comes next.
+    if (sent !== undefined && this.#exchanges.has(sent)) return false
+    return wanted === undefined ? held !== undefined : !this.#isGranted(subscription)
   }
 
-  /** No answer is no reason to wait for ever. */
-  async #answer<T> (answer: Promise<T>): Promise<T> {
-    let timer: NodeJS.Timeout | undefined
-    const deadline = new Promise<never>((_resolve, reject) => {
-      timer = setTimeout(() => {
-        reject(new errors.FST_MQTT_CONNECTION(`no answer within ${this.#answerTimeoutMs} ms`))
-      }, this.#answerTimeoutMs)
-    })
-    try {
-      return await Promise.race([answer, deadline])
-    } finally {
-      clearTimeout(timer)
-    }
+  #isGranted (subscription: Subscription): boolean {
+    return subscription.isGranted(this.#identifierOf(subscription.filter))
   }
 
-  #note (filters: readonly string[], asked: SubscribeOptions, codes: readonly number[]): void {
-    for (const [index, filter] of filters.entries()) {
-      const code = codes[index]
-      if (code === 0 || code === 1 || code === 2) this.#granted.set(filter, { asked, qos: code })
-      else this.#refuse(filter, code, reasonOf(code))
-    }
+  #isPending (subscription: Subscription): boolean {
+    const { wanted, refused } = subscription
+    return wanted !== undefined && refused === undefined && !(this.#isUp && this.#isGranted(subscription))
   }
 
-  #refuse (filter: string, reasonCode: number | undefined, reason: string): void {
-    this.#granted.delete(filter)
-    if (!this.#wanted.has(filter)) return
-    const refused = { filter, reasonCode, reason }
-    this.#refused.set(filter, refused)
-    this.#onRefused(refused)
+  #hasPending (): boolean {
+    for (const subscription of this.#subscriptions.values()) if (this.#isPending(subscription)) return true
+    return false
   }
 
-  #missing (): Want[] {
-    return [...this.#wanted.values()].filter(({ filter, options }) => {
-      if (this.#refused.has(filter)) return false
-      const grant = this.#isUp ? this.#granted.get(filter) : undefined
-      return grant === undefined || grant.asked.qos < options.qos ||
-        difference(grant.asked, options) !== undefined
+  #identifierOf (filter: string): number | undefined {
+    const { version, limits } = this.#port
+    return version === 5 && limits.subscriptionIdentifiersAvailable ? this.#identifiers.of(filter) : undefined
+  }
+
+  /** What one turn registers goes out in one packet. */
+  #schedule (): void {
+    if (this.#isScheduled) return
+    this.#isScheduled = true
+    queueMicrotask(() => {
+      this.#isScheduled = false
+      this.#send()
     })
   }
-}
 
-interface Grant {
-  readonly asked: SubscribeOptions
-  readonly qos: QoS
-}
-
-/** Everything that is asked of one filter. */
-class Want {
-  readonly filter: string
-  readonly #requests = new Set<SubscribeOptions>()
-
-  constructor (filter: string) {
-    this.filter = filter
-  }
-
-  add (options: SubscribeOptions): void {
-    const [other] = this.#requests
-    const key = other === undefined ? undefined : difference(other, options)
-    if (key !== undefined) {
-      throw new errors.FST_MQTT_TOPIC_CONFLICT(this.filter, `${key} is ${other?.[key]}, not ${options[key]}`)
+  #send (): void {
+    while (this.#due.size > 0 && this.#exchanges.size < maxUnderWay) {
+      const due = firstOf(this.#due, maxFilters)
+      for (const subscription of due) this.#due.delete(subscription)
+      this.#unsubscribe(due.filter(({ wanted }) => wanted === undefined))
+      this.#subscribe(due)
     }
-    this.#requests.add(options)
+    if (!this.#isUp || this.#waiting.length === 0 || this.#due.size > 0 || this.#hasPending()) return
+    for (const { resolve } of this.#waiting.splice(0)) resolve()
   }
 
-  delete (options: SubscribeOptions): void {
-    this.#requests.delete(options)
+  #unsubscribe (surplus: readonly Subscription[]): void {
+    for (const subscriptions of chunks(surplus, this.#port.limits.maximumPacketSize)) {
+      for (const subscription of subscriptions) subscription.unask()
+      const answer = this.#port.unsubscribe(subscriptions.map(({ filter }) => filter))
+      this.#await(answer, subscriptions, (subscription) => { subscription.held = undefined })
+    }
   }
 
-  get isEmpty (): boolean {
-    return this.#requests.size === 0
+  #subscribe (due: readonly Subscription[]): void {
+    const { version, limits } = this.#port
+    const requests = due.flatMap((subscription) => {
+      const { filter, wanted } = subscription
+      if (wanted === undefined) return []
+      const problem = subscribeProblem({ filter, options: wanted }, version, limits)
+      if (problem !== undefined) {
+        this.#refuse(subscription, { filter, reasonCode: undefined, reason: problem }, 'until connected')
+        return []
+      }
+      const identifier = this.#identifierOf(filter)
+      return [{ filter, options: subscription.ask(wanted, identifier, version), identifier, subscription }]
+    })
+    for (const packet of subscribePackets(requests, limits.maximumPacketSize)) {
+      const subscriptions = packet.requests.map(({ subscription }) => subscription)
+      const filters = packet.requests.map(({ filter }) => filter)
+      const answer = this.#port.subscribe(filters, packet.options, packet.identifier)
+      this.#await(answer, subscriptions, (one, codes, index) => this.#note(one, codes[index]))
+    }
   }
 
-  get options (): SubscribeOptions {
-    const all = [...this.#requests]
-    return all.reduce((highest, options) => options.qos > highest.qos ? options : highest)
+  #await<A> (answer: Promise<A>, subscriptions: readonly Subscription[], note: Note<A>): void {
+    const exchange: Exchange = this.#exchanges.start(answer, {
+      answered: (value) => {
+        for (const [index, subscription] of subscriptions.entries()) {
+          // It came late, and another packet has been sent; or the connection was lost.
+          if (subscription.sent !== exchange) continue
+          subscription.sent = undefined
+          note(subscription, value, index)
+          this.#review(subscription)
+        }
+      },
+      failed: (reason) => {
+        for (const subscription of subscriptions) this.#fail(subscription, reason)
+      }
+    })
+    for (const subscription of subscriptions) subscription.sent = exchange
   }
-}
 
-/** The first option, but for the quality of service, in which two differ. */
-function difference (a: SubscribeOptions, b: SubscribeOptions) {
-  return (['noLocal', 'retainAsPublished', 'retainHandling'] as const).find((key) => a[key] !== b[key])
-}
-
-/** Filters of one packet: some brokers limit their number. */
-const batchSize = 100
-
-interface Batch {
-  readonly options: SubscribeOptions
-  readonly filters: readonly string[]
-}
-
-/** Filters with the same options, in packets that the broker accepts. */
-function batches (wants: readonly Want[], maximumPacketSize: number): Batch[] {
-  const groups = new Map<string, { options: SubscribeOptions, filters: string[] }>()
-  for (const { filter, options } of wants) {
-    const { qos, noLocal, retainAsPublished, retainHandling } = options
-    const key = `${qos}${noLocal}${retainAsPublished}${retainHandling}`
-    const group = groups.get(key) ?? { options, filters: [] }
-    group.filters.push(filter)
-    groups.set(key, group)
+  /** No answer is no reason to ask without end, nor never again. */
+  #fail (subscription: Subscription, reason: string): void {
+    const { filter } = subscription
+    subscription.held = 'unknown'
+    subscription.pause = 'until retry'
+    this.#refuse(subscription, { filter, reasonCode: undefined, reason }, 'until retry')
+    this.#retry.plan()
+    this.#review(subscription)
   }
-  return [...groups.values()].flatMap(({ options, filters }) =>
-    chunks(filters, maximumPacketSize).map((chunk) => ({ options, filters: chunk })))
-}
 
-/** A filter that is too large for any packet has one of its own. */
-function chunks (filters: readonly string[], maximumPacketSize: number): string[][] {
-  const all: string[][] = []
-  let size = 0
-  for (const filter of filters) {
-    const last = all.at(-1)
-    size += packetSize(filter)
-    if (last === undefined || last.length === batchSize || size > maximumPacketSize) {
-      all.push([filter])
-      size = packetSize(filter)
+  #note (subscription: Subscription, code: number | undefined): void {
+    const { filter } = subscription
+    if (code === 0 || code === 1 || code === 2) {
+      if (subscription.noteGrant(code)) this.#events.onRestored({ filter, qos: code })
     } else {
-      last.push(filter)
+      this.#refuse(subscription, { filter, reasonCode: code, reason: reasonOf(code) }, 'until retry')
     }
   }
-  return all
+
+  #refuse (subscription: Subscription, refused: RefusedFilter, pause: Pause): void {
+    const isFirst = subscription.refused === undefined
+    const isNews = subscription.noteRefusal(refused, pause)
+    if (subscription.wanted === undefined) return
+    if (isNews) this.#events.onRefused(refused)
+    else this.#events.onStillRefused(refused)
+    if (pause === 'until connected') return
+    if (isFirst) this.#retry.reset()
+    this.#retry.plan()
+  }
+
+  #askAgain (): void {
+    for (const subscription of this.#subscriptions.values()) {
+      if (subscription.pause !== 'until retry') continue
+      subscription.pause = undefined
+      this.#review(subscription)
+    }
+  }
 }
 
-/** The most that a packet with one filter takes: header, identifier, properties, the filter, its options. */
-function packetSize (filter: string): number {
-  return 5 + 2 + 1 + 2 + Buffer.byteLength(filter) + 1
+/** What an answer means for one of the subscriptions in a packet. */
+type Note<A> = (subscription: Subscription, answer: A, index: number) => void
+
+interface PromiseSettlers {
+  resolve (): void
+  reject (error: Error): void
 }
 
-/** Whether a 3.1.1 connection cannot do what is asked. */
-export function needsMqtt5 (options: Omit<SubscribeOptions, 'qos'>): boolean {
-  return options.noLocal || options.retainAsPublished || options.retainHandling !== 0
+/**
+ * Packets that may wait for an answer at once, give or take a hundred. Fewer than MQTT.js has identifiers,
+ * 1,024; many, so that 10,000 filters that need a packet each do not take 10,000 round trips.
+ */
+const maxUnderWay = 256
+
+function firstOf<T> (all: Iterable<T>, count: number): T[] {
+  const first: T[] = []
+  for (const one of all) {
+    first.push(one)
+    if (first.length === count) break
+  }
+  return first
 }
 
-/** MQTT 5 §3.9.3; 0x80 is all that 3.1.1 has. */
-function reasonOf (code: number | undefined): string {
-  return reasons[code ?? 0x80] ?? 'refused'
-}
-
-const reasons: Readonly<Record<number, string>> = {
-  0x80: 'refused without a reason',
-  0x83: 'implementation specific error',
-  0x87: 'not authorized',
-  0x8f: 'topic filter invalid',
-  0x91: 'packet identifier in use',
-  0x97: 'quota exceeded',
-  0x9e: 'shared subscriptions not supported',
-  0xa1: 'subscription identifiers not supported',
-  0xa2: 'wildcard subscriptions not supported'
+function closedError (): Error {
+  return new errors.FST_MQTT_CONNECTION('the connection was closed before its subscriptions were answered')
 }

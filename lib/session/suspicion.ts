@@ -22,8 +22,9 @@ export class Suspicion {
   readonly #onProven: () => void
   readonly #now: () => number
   readonly #quarantine: Job[] = []
+  /** What was in flight when the connection was last ended by one of these. */
+  readonly #suspects = new Set<Job>()
   #limit = Infinity
-  #suspects = 0
   #trial: Job | undefined
   #isProven = false
   #timer: NodeJS.Timeout | undefined
@@ -54,7 +55,9 @@ export class Suspicion {
   }
 
   takeTrial (): Job | undefined {
-    return (this.#trial = this.#quarantine.shift())
+    this.#trial = this.#quarantine.shift()
+    if (this.#trial !== undefined) this.#trial.isQuarantined = false
+    return this.#trial
   }
 
   /** All that wait apart, for the end and for a session that is lost. */
@@ -94,16 +97,18 @@ export class Suspicion {
     return undefined
   }
 
-  /** One has its answer, or is given up. */
-  onSettled (job: Job): void {
-    if (this.#trial === job) {
-      this.#trial = undefined
-      job.isQuarantined = false
-    } else if (job.isQuarantined) {
-      const index = this.#quarantine.indexOf(job)
-      if (index !== -1) this.#quarantine.splice(index, 1)
-    }
-    this.#clear(job)
+  /**
+   * One has its answer, or is given up.
+   *
+   * @returns whether more can be sent now
+   */
+  onSettled (job: Job): boolean {
+    const wasTrial = this.#trial === job
+    const wasQuarantined = job.isQuarantined
+    if (wasTrial) this.#trial = undefined
+    if (wasQuarantined) this.#quarantine.splice(this.#quarantine.indexOf(job), 1)
+    job.isQuarantined = false
+    return this.#clear(job) || wasTrial || wasQuarantined
   }
 
   close (): void {
@@ -130,17 +135,15 @@ export class Suspicion {
 
   #narrow (lost: readonly Job[]): void {
     this.#limit = Math.max(1, Math.floor(Math.min(this.#limit, lost.length) / 4))
-    for (const job of lost) {
-      if (job.isSuspect) continue
-      job.isSuspect = true
-      this.#suspects++
-    }
+    // It is one of these: all others can go on as soon as these are through.
+    this.#suspects.clear()
+    for (const job of lost) this.#suspects.add(job)
   }
 
-  #clear (job: Job): void {
-    if (!job.isSuspect) return
-    job.isSuspect = false
-    this.#suspects--
-    if (this.#suspects === 0) this.#limit = Infinity
+  /** @returns whether that was the last one */
+  #clear (job: Job): boolean {
+    if (!this.#suspects.delete(job) || this.#suspects.size > 0) return false
+    this.#limit = Infinity
+    return true
   }
 }

@@ -10,6 +10,7 @@ import { booleanNamed, defined, recordProblem } from '../values.ts'
 import { MemoryLink, type LinkHost } from './memory-link.ts'
 
 interface Subscription extends SubscribeOptions {
+  readonly identifier: number | undefined
   readonly link: MemoryLink
   readonly filter: string
   readonly share: string | undefined
@@ -148,11 +149,13 @@ class Broker implements MemoryBroker, LinkHost {
     this.#route(publish, from)
   }
 
-  subscribe (link: MemoryLink, filter: string, options: SubscribeOptions): void {
+  subscribe (
+    link: MemoryLink, filter: string, options: SubscribeOptions, identifier: number | undefined
+  ): void {
     const [, share, rest] = /^\$share\/([^/]+)\/(.*)$/s.exec(filter) ?? []
     const matchFilter = rest ?? filter
     const rank = (share === undefined ? '0' : '1') + rankOf(matchFilter)
-    const subscription = { ...options, link, filter, share, matchFilter, rank }
+    const subscription = { ...options, identifier, link, filter, share, matchFilter, rank }
     const all = this.#subscriptions.get(link) ?? new Map<string, Subscription>()
     const isNew = !all.has(filter)
     this.unsubscribe(link, filter)
@@ -267,6 +270,7 @@ function deliver (subscription: Subscription, publish: OutgoingPublish, retain: 
     qos: Math.min(qos, subscription.qos) as QoS,
     retain,
     dup: false,
+    subscriptionIds: subscription.identifier === undefined ? [] : [subscription.identifier],
     // 3.1.1 has none.
     properties: link.version === 4 ? undefined : properties
   })

@@ -9,7 +9,9 @@ import { sentProperties } from '../session/publish.ts'
 /** What a link needs of the broker that it leads to. */
 export interface LinkHost {
   route (publish: OutgoingPublish, from: MemoryLink): void
-  subscribe (link: MemoryLink, filter: string, options: SubscribeOptions): void
+  subscribe (
+    link: MemoryLink, filter: string, options: SubscribeOptions, identifier: number | undefined
+  ): void
   unsubscribe (link: MemoryLink, filter: string): void
   /** The link is open; it is connected when the broker calls `rise`, and not if it calls `refuse`. */
   attach (link: MemoryLink): void
@@ -82,9 +84,9 @@ export class MemoryLink implements Link {
   }
 
   /** For the broker: brings a message, after this turn, unless the connection is another by then. */
-  deliver (message: Omit<ReceivedPublish, 'messageId' | 'subscriptionIds' | 'detach'>): void {
+  deliver (message: Omit<ReceivedPublish, 'messageId' | 'detach'>): void {
     const messageId = message.qos === 0 ? 0 : (this.#packetId = this.#packetId % 65_535 + 1)
-    this.#whileUp(() => this.#events.onMessage({ ...message, messageId, subscriptionIds: [], detach () {} }))
+    this.#whileUp(() => this.#events.onMessage({ ...message, messageId, detach () {} }))
   }
 
   sendPublish (publish: OutgoingPublish, packetId: number): number {
@@ -102,9 +104,11 @@ export class MemoryLink implements Link {
     if (type === pubrec && reasonCode < 0x80) this.#whileUp(() => this.#events.onAck(pubrel, packetId, 0))
   }
 
-  async subscribe (filters: readonly string[], options: SubscribeOptions): Promise<readonly number[]> {
+  async subscribe (
+    filters: readonly string[], options: SubscribeOptions, identifier?: number
+  ): Promise<readonly number[]> {
     await this.#turn()
-    for (const filter of filters) this.#host.subscribe(this, filter, options)
+    for (const filter of filters) this.#host.subscribe(this, filter, options, identifier)
     return filters.map(() => options.qos)
   }
 

@@ -1,7 +1,10 @@
 import type { QoS } from '../../types/message.ts'
+import type { DeadLetterHandler, MessageOrder, RetryOptions } from '../../types/topic.ts'
 import { errors } from '../errors.ts'
-import { qosProblem } from '../guard.ts'
-import { booleanNamed, describe, kindOf, recordProblem, type Checks, type ProblemOf } from '../values.ts'
+import { qosProblem, topicNameProblem } from '../guard.ts'
+import {
+  booleanNamed, describe, isRecord, kindOf, recordProblem, type Checks, type ProblemOf
+} from '../values.ts'
 
 /** The options of a topic, checked and complete. */
 export interface CheckedTopicOptions {
@@ -16,8 +19,19 @@ export interface CheckedTopicOptions {
   readonly codec: string | undefined
   readonly ack: 'after' | 'before' | 'manual'
   readonly ackTimeoutMs: number
+  readonly concurrency: number | undefined
+  readonly order: MessageOrder | undefined
+  readonly retry: Retry | undefined
+  /** A topic name as it was given, or a function. */
+  readonly deadLetter: string | DeadLetterHandler | undefined
   readonly logLevel: string | undefined
   readonly hooks: TopicHookLists
+}
+
+interface Retry {
+  readonly limit: number
+  readonly delayMs: number
+  readonly factor: number
 }
 
 /** The hooks of a topic, each as a list. */
@@ -30,7 +44,7 @@ const hookNames = ['onMessage', 'preValidation', 'preHandler', 'onSettled', 'onE
 export function checkTopicOptions (pattern: string, options: unknown): CheckedTopicOptions {
   const problem = recordProblem(options, checks)
   if (problem !== undefined) throw new errors.FST_MQTT_TOPIC_OPTIONS(pattern, problem)
-  const given = options as Partial<CheckedTopicOptions>
+  const given = options as Partial<Omit<CheckedTopicOptions, 'retry'>> & { retry?: RetryOptions }
   const checked = {
     name: given.name,
     qos: given.qos ?? 0,
@@ -43,6 +57,12 @@ export function checkTopicOptions (pattern: string, options: unknown): CheckedTo
     codec: given.codec,
     ack: given.ack ?? 'after',
     ackTimeoutMs: (given as { ackTimeout?: number }).ackTimeout ?? 30_000,
+    concurrency: given.concurrency,
+    order: given.order,
+    retry: given.retry && {
+      limit: given.retry.limit, delayMs: given.retry.delay ?? 1_000, factor: given.retry.factor ?? 2
+    },
+    deadLetter: given.deadLetter,
     logLevel: given.logLevel,
     hooks: hooksOf(options as Record<string, unknown>)
   }
@@ -76,10 +96,39 @@ const checks: Checks = {
   ackTimeout: (value) => Number.isInteger(value) && (value as number) > 0 && (value as number) < 2 ** 31
     ? undefined
     : `ackTimeout has to be a whole number of milliseconds from 1 to 2147483647, not ${describe(value)}`,
+  concurrency: (value) => Number.isSafeInteger(value) && (value as number) > 0
+    ? undefined
+    : `concurrency has to be a whole number from 1 on, not ${describe(value)}`,
+  order: (value) => value === 'topic' || value === 'none' || typeof value === 'function'
+    ? undefined
+    : `order has to be 'topic', 'none' or a function, not ${describe(value)}`,
+  retry: retryProblem,
+  deadLetter: (value) => {
+    const problem = typeof value === 'function' ? undefined : topicNameProblem(value)
+    return problem === undefined ? undefined : `deadLetter has to be a topic name or a function: ${problem}`
+  },
   logLevel: (value) => typeof value === 'string' && value !== ''
     ? undefined
     : `logLevel has to be the name of a level, not ${describe(value)}`,
   codec: (value) => typeof value === 'string' ? undefined : `codec has to be a name, not ${describe(value)}`
+}
+
+function retryProblem (value: unknown): string | undefined {
+  const problem = recordProblem(value, retryChecks)
+  if (problem !== undefined) return `retry: ${problem}`
+  return isRecord(value) && value['limit'] !== undefined ? undefined : 'retry: limit is missing'
+}
+
+const retryChecks: Checks = {
+  limit: (value) => Number.isSafeInteger(value) && (value as number) >= 0
+    ? undefined
+    : `limit has to be a whole number from 0 on, not ${describe(value)}`,
+  delay: (value) => Number.isInteger(value) && (value as number) >= 0 && (value as number) < 2 ** 31
+    ? undefined
+    : `delay has to be a whole number of milliseconds from 0 to 2147483647, not ${describe(value)}`,
+  factor: (value) => Number.isFinite(value) && (value as number) >= 1
+    ? undefined
+    : `factor has to be a number from 1 on, not ${describe(value)}`
 }
 
 function hooksNamed (name: string): ProblemOf {

@@ -38,8 +38,8 @@ export function encodePublishHead (
   const remaining = 2 + topicBytes + (qos > 0 ? 2 : 0) + payload.length +
     (version === 5 ? variableByteSize(propertyBytes) + propertyBytes : 0)
   const end = offset + 1 + variableByteSize(remaining) + remaining - payload.length
-  // Writing beyond it would do nothing, and tear the stream.
-  if (end > target.length) throw new RangeError('the buffer has no room for the head of a PUBLISH')
+  // Writing beyond it would do nothing, and tear the stream. What has no size at all is refused, too.
+  if (!(end <= target.length)) throw new RangeError('the buffer has no room for the head of a PUBLISH')
   target[offset] = packetType.publish << 4 | (dup && qos > 0 ? 8 : 0) | qos << 1 | (retain ? 1 : 0)
   let at = writeVariable(target, offset + 1, remaining)
   at = writeUint16(target, at, topicBytes)

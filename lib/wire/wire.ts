@@ -1,4 +1,5 @@
 import { Duplex } from 'node:stream'
+import { TLSSocket } from 'node:tls'
 import { parser, type IConnackPacket, type IDisconnectPacket, type Packet } from 'mqtt-packet'
 import { errors } from '../errors.ts'
 import {
@@ -63,6 +64,7 @@ export class Wire extends Duplex implements FrameSink {
   /** Nothing is sent or heard any more. */
   #isEnding = false
   #openedAt = performance.now()
+  #isReached = false
   /** Milliseconds between what was sent first, and the answer. */
   rttMs = 0
 
@@ -74,6 +76,11 @@ export class Wire extends Duplex implements FrameSink {
     this.#writer = new WriteBuffer((sequence) => events.onWritten(sequence))
     if (socket instanceof Duplex) this.#open(socket)
     else socket.then((opened) => this.#open(opened), (error: Error) => this.destroy(asCoded(error)))
+  }
+
+  /** Whether the socket was connected, and secure, so that something could be sent. */
+  get isReached (): boolean {
+    return this.#isReached
   }
 
   /** False while the peer does not take what was sent. */
@@ -222,6 +229,7 @@ export class Wire extends Duplex implements FrameSink {
     this.#socket = socket
     const opened = () => { this.#openedAt = performance.now() }
     socket.once('connect', opened).once('secureConnect', opened)
+    socket.once(socket instanceof TLSSocket ? 'secureConnect' : 'connect', () => { this.#isReached = true })
     socket.on('data', (chunk: Buffer) => this.#take(chunk))
     socket.on('drain', () => this.#events.onDrain())
     socket.on('error', (error) => this.destroy(asCoded(error)))

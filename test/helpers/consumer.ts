@@ -1,5 +1,7 @@
 import { execFile } from 'node:child_process'
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -83,6 +85,14 @@ export async function createConsumer (owner: Owner): Promise<Consumer> {
   }
   await run('tar', ['xzf', join(folder, tarball), '-C', folder])
   await run('mv', [join(folder, 'package'), join(modules, 'fastify-multimqtt')])
+  const { bin } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { bin: Record<string, string> }
+  mkdirSync(join(modules, '.bin'))
+  for (const [name, file] of Object.entries(bin)) {
+    const target = join(modules, 'fastify-multimqtt', file)
+    // As npm does it.
+    chmodSync(target, 0o755)
+    symlinkSync(target, join(modules, '.bin', name))
+  }
   writeFileSync(join(folder, 'package.json'), '{ "type": "module" }')
   for (const [name, text] of Object.entries(files)) writeFileSync(join(folder, name), text)
 

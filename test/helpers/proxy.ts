@@ -30,6 +30,13 @@ export interface Proxy {
   refuse (on: boolean): void
 }
 
+export interface ProxyOptions {
+  /** Milliseconds that everything takes in each direction. Default 0. */
+  delayMs?: number
+  /** Sees what the client sends and what is sent to it, both at its own end. */
+  tap?: (direction: Direction, bytes: Buffer) => void
+}
+
 interface Pair {
   client: Socket
   broker: Socket
@@ -37,7 +44,7 @@ interface Pair {
 
 /** A TCP proxy in front of `targetPort` of 127.0.0.1 that makes faults; the end of the test closes it. */
 export async function startProxy (
-  owner: Owner, targetPort: number, { delayMs = 0 }: { delayMs?: number } = {}
+  owner: Owner, targetPort: number, { delayMs = 0, tap = () => {} }: ProxyOptions = {}
 ): Promise<Proxy> {
   const pairs = new Set<Pair>()
   const waiting: (() => void)[] = []
@@ -57,6 +64,7 @@ export async function startProxy (
   }
   const pass = (chunk: Buffer, direction: Direction, from: Socket, to: Socket) => {
     if (dropped === direction || !to.writable) return
+    if (direction === 'down') tap(direction, chunk)
     const rest = limit?.direction === direction ? limit.bytes - chunk.length : Infinity
     if (rest <= 0) {
       limit = undefined
@@ -69,7 +77,10 @@ export async function startProxy (
     to.once('drain', () => from.resume())
   }
   const join = (direction: Direction, from: Socket, to: Socket) => {
-    from.on('data', (chunk: Buffer) => later(() => pass(chunk, direction, from, to)))
+    from.on('data', (chunk: Buffer) => {
+      if (direction === 'up') tap(direction, chunk)
+      later(() => pass(chunk, direction, from, to))
+    })
     from.on('end', () => later(() => to.end()))
     from.on('close', (hadError) => later(() => hadError ? to.resetAndDestroy() : to.destroy()))
     from.on('error', () => {})

@@ -1,0 +1,142 @@
+import { fork, spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { connect } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { freePorts } from '../test/helpers/ports.ts'
+import { endWithUs, programPath } from '../test/helpers/programs.ts'
+import type { Part, PublisherOutcome, Publishing } from './group-publisher.ts'
+import { grouped, median, range, table } from './report.ts'
+
+const rounds = 7
+/** Milliseconds for one process, about ten times of what it needs. */
+const processMs = 60_000
+
+interface Variant extends Publishing {
+  readonly name: string
+}
+
+const small = { messages: 60_000, payloadBytes: 100, outstanding: 100 }
+const large = { messages: 20_000, payloadBytes: 4_096, outstanding: 100 }
+
+const variants: readonly Variant[] = [
+  { name: 'own connection, MQTT.js', by: 'connection', ...small },
+  { name: 'member → owner → broker', by: 'group', ...small },
+  { name: 'own connection, MQTT.js, 4 KB', by: 'connection', ...large },
+  { name: 'member → owner → broker, 4 KB', by: 'group', ...large },
+  { name: 'member → owner alone', by: 'owner alone', ...small, messages: 600_000, outstanding: 5_000 }
+]
+
+const comparisons = [
+  { name: 'forwarded / own connection', of: 'member → owner → broker', to: 'own connection, MQTT.js' },
+  { name: 'the same, 4 KB', of: 'member → owner → broker, 4 KB', to: 'own connection, MQTT.js, 4 KB' }
+] as const
+
+/**
+ * What it costs to publish by the owner of a group instead of by a connection of one's own: QoS 1, to a
+ * Mosquitto. The publisher has a process of its own, and so have the owner and the broker.
+ */
+export async function benchProcesses (): Promise<void> {
+  const directory = mkdtempSync(join(tmpdir(), 'multimqtt-bench-'))
+  const broker = await startBroker(directory)
+  try {
+    const outcomes = new Map<string, PublisherOutcome[]>(variants.map(({ name }) => [name, []]))
+    for (let round = 0; round < rounds; round++) {
+      for (const variant of variants) {
+        outcomes.get(variant.name)?.push(await measure(variant, broker.port, directory))
+      }
+    }
+    print(outcomes)
+  } finally {
+    await end(broker.child)
+    rmSync(directory, { recursive: true })
+  }
+}
+
+async function measure (publishing: Variant, port: number, dir: string): Promise<PublisherOutcome> {
+  const target = { port, dir, hasBroker: publishing.by !== 'owner alone' }
+  const owner = publishing.by === 'connection' ? undefined : start({ part: 'owner', ...target })
+  try {
+    if (owner !== undefined) await answerOf(owner)
+    const publisher = start({ part: 'publisher', ...target, publishing })
+    try {
+      return await answerOf(publisher) as PublisherOutcome
+    } finally {
+      await end(publisher)
+    }
+  } finally {
+    if (owner !== undefined) await end(owner)
+  }
+}
+
+function start (part: Part): ChildProcess {
+  const child = fork(fileURLToPath(new URL('group-publisher.js', import.meta.url)), [JSON.stringify(part)])
+  endWithUs(child)
+  return child
+}
+
+async function answerOf (child: ChildProcess): Promise<unknown> {
+  const left = once(child, 'exit').then(() => { throw new Error('a process has left without an answer') })
+  // Killed when it has answered.
+  left.catch(() => {})
+  const answer = once(child, 'message', { signal: AbortSignal.timeout(processMs) })
+  return (await Promise.race([answer, left]) as unknown[])[0]
+}
+
+async function startBroker (directory: string): Promise<{ child: ChildProcess, port: number }> {
+  const [port = 0] = await freePorts(1)
+  const configuration = join(directory, 'mosquitto.conf')
+  writeFileSync(configuration, [
+    `listener ${port} 127.0.0.1`, 'allow_anonymous true', 'max_inflight_messages 1000', ''
+  ].join('\n'))
+  const child = spawn(programPath('mosquitto') ?? 'mosquitto', ['-c', configuration], { stdio: 'ignore' })
+  endWithUs(child)
+  for (;;) {
+    const socket = connect(port, '127.0.0.1')
+    const isOpen = await Promise.race([
+      once(socket, 'connect').then(() => true), once(socket, 'close').then(() => false)
+    ]).catch(() => false)
+    socket.destroy()
+    if (isOpen) return { child, port }
+    if (child.exitCode !== null) throw new Error('no mosquitto')
+  }
+}
+
+async function end (child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return
+  const exit = once(child, 'exit')
+  child.kill('SIGKILL')
+  await exit
+}
+
+function print (outcomes: ReadonlyMap<string, readonly PublisherOutcome[]>): void {
+  const of = (name: string, key: keyof PublisherOutcome) =>
+    (outcomes.get(name) ?? []).map((outcome) => outcome[key])
+  console.log(`QoS 1, awaited, at most 100 outstanding (member → owner alone: 5,000); medians of ${rounds} rounds.\n`)
+  console.log(table(['variant', 'messages/s', 'range', 'CPU µs/message of the publisher', 'range'],
+    variants.map(({ name }) => [
+      name,
+      grouped(median(of(name, 'rate'))),
+      `${grouped(Math.min(...of(name, 'rate')))}–${grouped(Math.max(...of(name, 'rate')))}`,
+      median(of(name, 'cpuUs')).toFixed(2),
+      range(of(name, 'cpuUs'))
+    ])))
+  console.log()
+  const ratios = (one: string, other: string, key: keyof PublisherOutcome) => {
+    const others = of(other, key)
+    return of(one, key).map((value, round) => value / (others[round] ?? NaN))
+  }
+  console.log(table(['as a multiple', 'rate', 'range', 'goal', 'CPU of the publisher', 'range', 'goal'],
+    comparisons.map(({ name, of: one, to }) => [
+      name,
+      median(ratios(one, to, 'rate')).toFixed(2),
+      range(ratios(one, to, 'rate')),
+      '≥ 0.65',
+      median(ratios(one, to, 'cpuUs')).toFixed(2),
+      range(ratios(one, to, 'cpuUs')),
+      '≤ 0.5'
+    ])))
+  console.log(`\nmember → owner alone: goal ≥ ${grouped(300_000)} messages/s`)
+}

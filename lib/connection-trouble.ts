@@ -1,0 +1,38 @@
+import { describeError, errorCode } from './errors.ts'
+import type { Settings } from './options/settings.ts'
+import { isTakeover } from './session/refusals.ts'
+
+type Particulars = Pick<Settings, 'address' | 'clientId' | 'connectTimeoutMs' | 'keepaliveSeconds'>
+
+/**
+ * What is the matter with a connection, in a sentence: the error, and what to look at where the error alone
+ * sends people the wrong way.
+ *
+ * @param wasUp whether it had been accepted
+ */
+export function describeTrouble (cause: Error, wasUp: boolean, settings: Particulars): string {
+  // What OpenSSL says in the middle of names of its files and functions.
+  const text = describeError(cause).trim().replace(/^.*:SSL routines:[^:]*:([^:]+):.*$/s, 'TLS failed: $1')
+  const { address: { protocol }, clientId, connectTimeoutMs, keepaliveSeconds } = settings
+  // The words of MQTT.js.
+  if (text === 'connack timeout') return `no answer within ${connectTimeoutMs} ms`
+  if (text === 'Keepalive timeout') return `no sign of life from the broker, with a keepalive of ${keepaliveSeconds} s`
+  if (isTakeover(cause)) return `${text}: another client has connected with the clientId '${clientId}'`
+  if (wasUp) return text
+  const isSecure = protocol === 'mqtts' || protocol === 'wss'
+  if (isSecure && noTls.test(text)) return `${text} (does that port speak TLS?)`
+  if (noAuthority.test(errorCode(cause))) return `${text} (is its authority in tls.ca?)`
+  return isForeign(cause) ? `${text} (is that an MQTT broker, and its port for ${protocol}://?)` : text
+}
+
+/** What comes where TLS meets something else. */
+const noTls = /wrong version number|packet length too long|ECONNRESET|before secure TLS connection/
+
+const noAuthority = /^(?:DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_)/
+
+/** Answers that no broker gives; that it hangs up says the least, and comes of a wrong port most often. */
+function isForeign (cause: Error): boolean {
+  const code = errorCode(cause)
+  return code === 'FST_MQTT_MALFORMED' || code === 'ECONNRESET' || code === 'EPIPE' ||
+    (code === 'FST_MQTT_CONNECTION' && /^the broker closed the connection before|^Unexpected server response/.test(cause.message))
+}

@@ -1,0 +1,184 @@
+import type { Backlog, Loss, Waiting } from './backlog.ts'
+import type { Group, Lane } from './group.ts'
+import { Place, Queue } from './queue.ts'
+
+/** What runs when the rules allow it. */
+export interface Task extends Waiting {
+  readonly group: Group
+  /** While it waits; the scheduler's own. */
+  wait: Wait | undefined
+  /** Those behind it in its lane, in order; the scheduler's own. */
+  followers?: Queue<Task> | undefined
+  /** Runs as much of it as there are slots for, of which at least one is free. Never throws. */
+  proceed (): void
+  /** It will not run. It waits no more then. */
+  lose (why: Loss): void
+}
+
+/** A task that waits: in a queue, or for its time. */
+class Wait extends Place<Task> implements Waiting {
+  timer: NodeJS.Timeout | undefined = undefined
+  /** Among all that wait. */
+  entry: Place<Waiting> | undefined = undefined
+  readonly #scheduler: Scheduler
+
+  constructor (scheduler: Scheduler, task: Task) {
+    super(task)
+    this.#scheduler = scheduler
+  }
+
+  get bytes (): number {
+    return this.value.bytes
+  }
+
+  get isDroppable (): boolean {
+    return this.value.isDroppable
+  }
+
+  lose (why: Loss): void {
+    this.#scheduler.withdraw(this.value)
+    this.value.lose(why)
+  }
+}
+
+/**
+ * Says what may run now: so many handlers at once, over all and of each topic, and in each lane one message
+ * after the other. Only what is under way takes a slot: a handler that is done when it returns has had none,
+ * and as long as all are like that there is nothing to look up. Topics take turns at the slots, so that one
+ * that is flooded does not keep the others waiting.
+ *
+ * ```
+ * a message ── its lane has an owner ── followers of the owner
+ *     │                                     │ it is its turn
+ *     ├────── no slot ────────────────► ready ── of its topic
+ *     │                                     │ it is the topic's turn
+ *     └────── runs ◄────────────────────────┘
+ * ```
+ */
+export class Scheduler {
+  readonly #concurrency: number
+  readonly #backlog: Backlog
+  /** Those in which something is ready, and that have a slot of their own. */
+  readonly #groups = new Queue<Group>()
+  #running = 0
+  #isPumping = false
+  #isStopped = false
+
+  constructor (concurrency: number, backlog: Backlog) {
+    this.#concurrency = concurrency
+    this.#backlog = backlog
+  }
+
+  /** How many handlers run. */
+  get running (): number {
+    return this.#running
+  }
+
+  hasSlot (group: Group): boolean {
+    return this.#running < this.#concurrency && group.hasSlot
+  }
+
+  /** Something has begun that is not done yet. */
+  begin (group: Group): void {
+    this.#running++
+    group.running++
+  }
+
+  end (group: Group): void {
+    this.#running--
+    group.running--
+    this.#list(group)
+    this.#pump()
+  }
+
+  /** Runs it as soon as there is a slot. */
+  enqueue (task: Task): void {
+    this.#put(task, task.group.ready)
+    this.#list(task.group)
+    this.#pump()
+  }
+
+  /** Runs it some time later, as soon as there is a slot. */
+  enqueueAfter (task: Task, delayMs: number): void {
+    const wait = this.#enter(task)
+    if (wait === undefined) return
+    wait.timer = setTimeout(() => {
+      wait.timer = undefined
+      this.enqueue(task)
+    }, delayMs)
+    this.#backlog.trim()
+  }
+
+  /** Runs it when it is its turn in its lane. */
+  follow (owner: Task, task: Task): void {
+    owner.followers ??= new Queue()
+    this.#put(task, owner.followers)
+  }
+
+  /** It is the turn of the one behind it. */
+  pass (lane: Lane, task: Task): void {
+    const next = task.group.pass(lane, task)
+    if (next !== undefined) this.enqueue(next)
+  }
+
+  /** It waits no more. */
+  withdraw (task: Task): void {
+    const { wait } = task
+    if (wait === undefined) return
+    task.wait = undefined
+    wait.leave()
+    if (wait.timer !== undefined) clearTimeout(wait.timer)
+    if (wait.entry !== undefined) this.#backlog.remove(wait.entry)
+  }
+
+  /** From now on nothing begins that would have to wait first. */
+  stop (): void {
+    this.#isStopped = true
+  }
+
+  /** Into a queue; from another one if it waits already. */
+  #put (task: Task, queue: Queue<Task>): void {
+    if (task.wait !== undefined) {
+      queue.append(task.wait)
+      return
+    }
+    const wait = this.#enter(task)
+    if (wait === undefined) return
+    queue.append(wait)
+    this.#backlog.trim()
+  }
+
+  /** @returns undefined if nothing is begun any more */
+  #enter (task: Task): Wait | undefined {
+    if (this.#isStopped) {
+      task.lose('given up')
+      return undefined
+    }
+    const wait = new Wait(this, task)
+    task.wait = wait
+    wait.entry = this.#backlog.add(wait)
+    return wait
+  }
+
+  #list (group: Group): void {
+    const isListed = group.place.queue !== undefined
+    if (!isListed && group.ready.size > 0 && group.hasSlot) this.#groups.append(group.place)
+  }
+
+  #pump (): void {
+    // What runs may end at once, and let the next one run: a loop, or ten thousand would be a stack too deep.
+    if (this.#isPumping) return
+    this.#isPumping = true
+    while (this.#running < this.#concurrency && !this.#isStopped) {
+      const group = this.#groups.shift()
+      if (group === undefined) break
+      const task = group.hasSlot ? group.ready.first?.value : undefined
+      if (task !== undefined) {
+        this.withdraw(task)
+        task.proceed()
+      }
+      this.#list(group)
+    }
+    this.#isPumping = false
+  }
+}

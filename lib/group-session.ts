@@ -1,0 +1,268 @@
+import type { Status } from '../types/status.ts'
+import type { BrokerSession } from './broker-session.ts'
+import { describeError, errors } from './errors.ts'
+import { topicNameProblem } from './guard.ts'
+import type { Settings } from './options/settings.ts'
+import { joinGroup, type Group, type GroupHooks, type GroupSettings, type Role } from './processes/group.ts'
+import type { ForwardedPublish } from './processes/protocol.ts'
+import type { Patience } from './session/job.ts'
+import type { OutgoingPublish } from './session/link.ts'
+import { sentProperties } from './session/publish.ts'
+
+/** What a group needs of the engine. */
+export interface GroupSessionHost {
+  /** The session that is open while this process is the owner. */
+  readonly own: BrokerSession
+  onRole (role: Role | undefined): void
+  /** In a member: the owner has connected, or lost the connection. */
+  onMemberUp (): void
+  onMemberDown (cause: Error): void
+  onTrouble (error: Error): void
+}
+
+/** What the owner does for a process of its group. */
+type Operation = (data: unknown, patience: Patience) => Promise<unknown>
+
+const noBytes = Buffer.alloc(0)
+
+/** What the owner tells the members: plain data. */
+interface SharedState {
+  readonly status: Status
+  readonly health: SessionHealth
+}
+
+type SessionHealth = BrokerSession['health']
+
+/**
+ * The broker's side of an engine whose process is one of a group: the owner's session does what all of them
+ * ask for, and the others have none.
+ */
+export class GroupSession {
+  readonly #settings: Settings
+  readonly #host: GroupSessionHost
+  readonly #own: BrokerSession
+  readonly #groupSettings: GroupSettings
+  #group: Group | undefined
+  #wasJoined = false
+  #wasUp = false
+  #isDraining = false
+  #isClosed = false
+  #flushMs = 0
+  readonly #waiting: (() => void)[] = []
+  readonly #operations = new Map<string, Operation>()
+
+  constructor (settings: Settings, groupSettings: GroupSettings, host: GroupSessionHost) {
+    this.#settings = settings
+    this.#groupSettings = groupSettings
+    this.#host = host
+    this.#own = host.own
+  }
+
+  get role (): Role | undefined {
+    return this.#group?.role
+  }
+
+  /** False if another process has taken over: then a connect would take the session away from it. */
+  get mayConnect (): boolean {
+    return this.#group?.holdsOwnership() === true
+  }
+
+  /** Of the owner's connection; 5 while that is not known. */
+  get version (): 4 | 5 {
+    return this.role === 'owner' ? this.#own.version : this.#shared?.health.protocolVersion ?? 5
+  }
+
+  get status (): Status {
+    if (this.#isClosed) return 'closed'
+    if (this.#isDraining) return 'draining'
+    if (this.#group === undefined) return 'idle'
+    if (this.role === 'owner') return this.#own.status
+    return this.#shared?.status ?? (this.#wasJoined ? 'offline' : 'connecting')
+  }
+
+  get health (): SessionHealth {
+    if (this.role === 'owner') return this.#own.health
+    const trouble = this.#group?.trouble
+    const shared = this.#shared?.health ?? this.#own.health
+    if (trouble === undefined) return shared
+    const { code } = trouble as Error & { code: string }
+    return { ...shared, lastError: { code, message: describeError(trouble) } }
+  }
+
+  publish (publish: OutgoingPublish, patience: Patience): Promise<void> {
+    if (this.#group === undefined || this.role === 'owner') return this.#publishAsOwner(publish, patience)
+    const properties = sentProperties(publish, this.version)
+    const { topic, payload, qos, retain } = publish
+    if (this.version === 4 && publish.properties !== undefined) {
+      return Promise.reject(new errors.FST_MQTT_NEEDS_MQTT5('Properties of a publish'))
+    }
+    return this.#group.publish({ topic, payload, qos, retain, properties }, patience)
+  }
+
+  /** Says how the owner does an operation, whichever process asks for it. */
+  serve (name: string, operation: Operation): void {
+    this.#operations.set(name, operation)
+  }
+
+  /** Has the owner do an operation; what it takes and gives has to have JSON. */
+  async call (name: string, data: unknown, patience: Patience): Promise<unknown> {
+    if (this.#group === undefined) throw new errors.FST_MQTT_OFFLINE(this.#settings.address.text)
+    return (await this.#group.call(name, { data, bytes: noBytes }, patience)).data
+  }
+
+  /** Joins the group, and takes part in it until `close()`. @throws `FST_MQTT_GROUP_DIRECTORY` */
+  open (): void {
+    this.#group ??= joinGroup(this.#groupSettings, this.#hooks())
+  }
+
+  /**
+   * Joins the group and waits until the owner, whoever it is, is connected with every subscription answered.
+   *
+   * @throws rejects with `FST_MQTT_GROUP_DIRECTORY`, `FST_MQTT_CONNECT_FAILED`, `FST_MQTT_CLOSED`
+   */
+  async start (): Promise<void> {
+    const isOurs = this.#group === undefined
+    this.open()
+    const { connectTimeoutMs } = this.#settings
+    const deadline = performance.now() + connectTimeoutMs
+    while (!this.#isStarted) {
+      const leftMs = deadline - performance.now()
+      const isEnding = this.#isClosed || this.#isDraining
+      if (isEnding || leftMs <= 0) {
+        const error = isEnding ? this.#closedError() : this.#startError()
+        if (isOurs) await this.close(0)
+        throw error
+      }
+      await this.#change(leftMs)
+    }
+  }
+
+  drain (): void {
+    this.#own.drain()
+    this.#isDraining = true
+    this.#changed()
+  }
+
+  /** Leaves the group, and hands the connection over if it is ours. */
+  async close (flushMs: number): Promise<void> {
+    this.#flushMs = flushMs
+    this.#isClosed = true
+    this.#changed()
+    const group = this.#group
+    if (group !== undefined) await group.close()
+    await this.#own.close(flushMs)
+  }
+
+  /** To be called by the own session when something about it has changed. */
+  changed (): void {
+    this.#group?.stateChanged()
+    this.#changed()
+  }
+
+  get #shared (): SharedState | undefined {
+    return this.role === 'member' ? this.#group?.state as SharedState | undefined : undefined
+  }
+
+  get #isStarted (): boolean {
+    const { status, health } = this
+    return status === 'ready' && health.subscriptions.pending.length === 0
+  }
+
+  #hooks (): GroupHooks {
+    return {
+      publish: (publish, patience) => this.#publishForGroup(publish, patience),
+      call: async (name, { data }, patience) => {
+        const operation = this.#operations.get(name)
+        if (operation === undefined) throw new errors.FST_MQTT_PEER_REFUSED(`there is no operation '${name}'`)
+        return { data: await operation(data, patience), bytes: noBytes }
+      },
+      becomeOwner: () => this.#own.open(),
+      resign: async (reason) => { await (reason === 'closing' ? this.#own.close(this.#flushMs) : this.#own.suspend()) },
+      state: (): SharedState => ({ status: this.#own.status, health: shortened(this.#own.health) }),
+      onRole: (role) => {
+        if (role !== undefined) this.#wasJoined = true
+        this.#host.onRole(role)
+        if (role !== 'member') this.#noteMember(false)
+        this.#changed()
+      },
+      onState: () => {
+        this.#noteMember(this.#shared?.status === 'ready')
+        this.#changed()
+      },
+      onTrouble: (error) => {
+        this.#host.onTrouble(error)
+        this.#changed()
+      }
+    }
+  }
+
+  /** The hooks of a member hear of the owner's connection. */
+  #noteMember (isUp: boolean): void {
+    if (isUp === this.#wasUp) return
+    this.#wasUp = isUp
+    if (isUp) this.#host.onMemberUp()
+    else if (this.role !== 'owner') this.#host.onMemberDown(this.#lostError())
+  }
+
+  #publishAsOwner (publish: OutgoingPublish, patience: Patience): Promise<void> {
+    // By the relay, so that it goes to the next owner if this process loses the connection.
+    return (this.#group ?? this.#own).publish(publish, patience)
+  }
+
+  /** What another process has sent is checked as our own. */
+  #publishForGroup (publish: ForwardedPublish, patience: Patience): Promise<void> {
+    const problem = topicNameProblem(publish.topic)
+    if (problem !== undefined) return Promise.reject(new errors.FST_MQTT_TOPIC_NAME(publish.topic, problem))
+    return this.#own.publish(publish, patience)
+  }
+
+  async #change (timeoutMs: number): Promise<void> {
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, timeoutMs)
+      this.#waiting.push(() => {
+        clearTimeout(timer)
+        resolve()
+      })
+    })
+  }
+
+  #changed (): void {
+    for (const resolve of this.#waiting.splice(0)) resolve()
+  }
+
+  #startError (): Error {
+    const { lastError, attempts } = this.health
+    const trouble = this.#group?.trouble
+    const reason = trouble?.message ?? lastError?.message ??
+      (this.role === undefined ? 'no owner was elected' : 'no answer')
+    return new errors.FST_MQTT_CONNECT_FAILED(
+      this.#settings.address.text,
+      this.#settings.connectTimeoutMs,
+      attempts === 1 ? '1 attempt' : `${attempts} attempts`,
+      reason,
+      { cause: trouble }
+    )
+  }
+
+  #closedError (): Error {
+    return new errors.FST_MQTT_CLOSED(this.#settings.address.text)
+  }
+
+  #lostError (): Error {
+    const { lastError } = this.health
+    return new errors.FST_MQTT_CONNECTION(lastError?.message ?? 'the process that has the connection is gone')
+  }
+}
+
+/** Of so many filters of a kind the members are told: it goes to all of them with every change. */
+const maxFilters = 200
+
+function shortened (health: SessionHealth): SessionHealth {
+  const { granted, refused, pending } = health.subscriptions
+  const subscriptions = {
+    granted: granted.slice(0, maxFilters),
+    refused: refused.slice(0, maxFilters),
+    pending: pending.slice(0, maxFilters)
+  }
+  return { ...health, subscriptions }
+}

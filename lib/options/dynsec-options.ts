@@ -1,0 +1,55 @@
+import type { DynsecConnectionOptions } from '../../types/dynsec.ts'
+import type { MultimqttOptions } from '../../types/options.ts'
+import { defined } from '../values.ts'
+
+/** Who administers dynamic security. */
+export interface DynsecSettings<Settings> {
+  readonly timeoutMs: number
+  readonly chunk: number | undefined
+  /** A connection of its own; else the plugin's. */
+  readonly connection: Settings | undefined
+}
+
+/** @param resolve makes the settings of the administrator's connection from its options */
+export function dynsecOf<Settings> (
+  options: MultimqttOptions, resolve: (options: MultimqttOptions) => Settings
+): DynsecSettings<Settings> | undefined {
+  if (options.dynsec === undefined) return undefined
+  const { connection, timeout = 5_000, chunk } = options.dynsec === true ? {} : options.dynsec
+  return {
+    timeoutMs: timeout,
+    chunk,
+    connection: connection === undefined ? undefined : resolve(administratorOf(options, connection))
+  }
+}
+
+/** To the same broker, where none is given. */
+function administratorOf (options: MultimqttOptions, connection: DynsecConnectionOptions): MultimqttOptions {
+  const { url, protocol, host, port, path } = connection
+  const isElsewhere = [url, protocol, host, port, path].some((part) => part !== undefined)
+  const others = {
+    start: options.start,
+    connectTimeout: options.connectTimeout,
+    publishTimeout: options.publishTimeout,
+    drainTimeout: options.drainTimeout,
+    keepalive: options.keepalive,
+    protocolVersion: options.protocolVersion,
+    reconnect: options.reconnect
+  }
+  const where = isElsewhere
+    ? {}
+    : {
+        url: options.url === undefined ? undefined : withoutLogin(options.url),
+        protocol: options.protocol,
+        host: options.host,
+        port: options.port,
+        path: options.path,
+        tls: options.tls
+      }
+  return defined({ ...where, ...others, ...defined(connection) }) as MultimqttOptions
+}
+
+/** The URL with nobody's name and password. */
+function withoutLogin (url: string): string {
+  return url.replace(/^([a-z]+:\/\/)[^/]*@/i, '$1')
+}

@@ -1,0 +1,314 @@
+import { fork, type ChildProcess } from 'node:child_process'
+import cluster, { type Worker as ClusterWorker } from 'node:cluster'
+import { once } from 'node:events'
+import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { Worker } from 'node:worker_threads'
+import mqtt, { type MqttClient } from 'mqtt'
+import type { Command, Report, WorkerOptions } from '../fixtures/group-worker.ts'
+import { onEnd, type Owner } from './cleanup.ts'
+import { within } from './deadline.ts'
+import { Mailbox } from './mailbox.ts'
+import type { Mosquitto } from './mosquitto.ts'
+import { endWithUs } from './programs.ts'
+
+const script = fileURLToPath(new URL('../fixtures/group-worker.js', import.meta.url))
+const startTimeoutMs = 20_000
+
+/** How workers come to be. */
+export type Kind = 'fork' | 'cluster' | 'thread'
+
+/** A process or thread of the group. */
+export interface GroupWorker {
+  readonly name: string
+  /** Undefined for a thread. */
+  readonly pid: number | undefined
+  readonly reports: Mailbox<Report>
+  readonly role: string | undefined
+  readonly hasEnded: boolean
+  tell (command: Command): void
+  /** `kill -9`; a thread is terminated. */
+  kill (): Promise<void>
+  /** Resolves with the answer to a publish: the code of its error, undefined if it was acknowledged. */
+  publish (topic: string, qos: 0 | 1 | 2): Promise<string | undefined>
+}
+
+interface Handle {
+  readonly pid: number | undefined
+  readonly ended: Promise<unknown>
+  tell (command: Command): void
+  kill (): void
+  onReport (listener: (report: Report) => void): void
+}
+
+/** Workers of one group on one broker, a load for them, and what became of it. */
+export class GroupRun {
+  readonly dir: string
+  readonly workers: GroupWorker[] = []
+  readonly #owner: Owner
+  readonly #broker: Mosquitto
+  readonly #settings: Partial<WorkerOptions>
+
+  constructor (owner: Owner, broker: Mosquitto, settings: Partial<WorkerOptions> = {}) {
+    this.#owner = owner
+    this.#broker = broker
+    this.#settings = settings
+    this.dir = mkdtempSync(join(tmpdir(), 'multimqtt-group-'))
+    onEnd(owner, () => rmSync(this.dir, { recursive: true, force: true }))
+  }
+
+  /** Starts a worker; it takes part at once unless `dir` is empty. */
+  async start (kind: Kind, settings: Partial<WorkerOptions> = {}): Promise<GroupWorker> {
+    const name = `w${this.workers.length}`
+    const options: WorkerOptions = {
+      name,
+      url: this.#broker.url,
+      dir: this.dir,
+      heartbeatMs: 250,
+      ownerTimeoutMs: 1_500,
+      journal: join(this.dir, `${name}.journal`),
+      handlerMs: 0,
+      publishEveryMs: 0,
+      ...this.#settings,
+      ...settings
+    }
+    writeFileSync(options.journal, '')
+    const worker = new StartedWorker(name, starters[kind](options))
+    this.workers.push(worker)
+    onEnd(this.#owner, async () => await worker.kill())
+    await worker.next('started', startTimeoutMs)
+    return worker
+  }
+
+  /** Starts some workers, and waits until the owner is connected and the others are with it. */
+  async startAll (kind: Kind, size: number): Promise<GroupWorker[]> {
+    const workers = await Promise.all(Array.from({ length: size }, async () => await this.start(kind)))
+    await this.settled()
+    return workers
+  }
+
+  /** Resolves with the owner when one is connected and all others are its members. */
+  async settled (timeoutMs = startTimeoutMs): Promise<GroupWorker> {
+    await within(this.#settled(), timeoutMs, 'owner with members')
+    return this.owner
+  }
+
+  get alive (): GroupWorker[] {
+    return this.workers.filter(({ hasEnded }) => !hasEnded)
+  }
+
+  get owner (): GroupWorker {
+    const [owner] = this.alive.filter(({ role }) => role === 'owner')
+    if (owner === undefined) throw new Error('there is no owner')
+    return owner
+  }
+
+  /** Lines that a worker, or all, have written. */
+  lines (word: string, worker?: GroupWorker): string[][] {
+    const names = worker === undefined ? this.workers.map(({ name }) => name) : [worker.name]
+    return names.flatMap((name) => readFileSync(join(this.dir, `${name}.journal`), 'utf8').split('\n'))
+      .map((line) => line.split(' ')).filter(([first]) => first === word)
+  }
+
+  /** Sockets that are in the private directory now. */
+  get sockets (): string[] {
+    return readdirSync(this.dir, { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.sock'))
+  }
+
+  async #settled (): Promise<void> {
+    const isSettled = () => this.alive.filter(({ role }) => role === 'owner').length === 1 &&
+      this.alive.every(({ role }) => role !== undefined)
+    while (!isSettled()) await tick()
+    while (!(this.owner as StartedWorker).isUp) await tick()
+  }
+}
+
+class StartedWorker implements GroupWorker {
+  readonly name: string
+  readonly pid: number | undefined
+  readonly reports = new Mailbox<Report>()
+  role: string | undefined
+  /** The last connection of this worker was completed. */
+  isUp = false
+  hasEnded = false
+  readonly #handle: Handle
+  #lastId = 0
+
+  constructor (name: string, handle: Handle) {
+    this.name = name
+    this.pid = handle.pid
+    this.#handle = handle
+    handle.onReport((report) => {
+      if (report.type === 'role') {
+        this.role = report.role
+        this.isUp = false
+      }
+      if (report.type === 'up') this.isUp = true
+      this.reports.put(report)
+    })
+    void handle.ended.then(() => { this.hasEnded = true })
+  }
+
+  async next (type: Report['type'], timeoutMs?: number): Promise<Report> {
+    return await this.reports.take((report) => report.type === type, `${type} of ${this.name}`, timeoutMs)
+  }
+
+  tell (command: Command): void {
+    this.#handle.tell(command)
+  }
+
+  async kill (): Promise<void> {
+    if (this.hasEnded) return
+    this.hasEnded = true
+    this.#handle.kill()
+    await this.#handle.ended
+  }
+
+  async publish (topic: string, qos: 0 | 1 | 2): Promise<string | undefined> {
+    const id = ++this.#lastId
+    this.tell({ do: 'publish', id, topic, qos })
+    const answer = await this.reports.take(
+      (report) => report.type === 'published' && report.id === id, `answer to ${this.name}`, 15_000)
+    return answer.type === 'published' ? answer.code : undefined
+  }
+}
+
+const starters: Record<Kind, (options: WorkerOptions) => Handle> = {
+  fork: (options) => processHandle(fork(script, { env: environment(options) })),
+  cluster: (options) => {
+    cluster.setupPrimary({ exec: script, execArgv: [] })
+    return clusterHandle(cluster.fork(environment(options)))
+  },
+  thread: (options) => threadHandle(new Worker(script, { workerData: options }))
+}
+
+function environment (options: WorkerOptions): NodeJS.ProcessEnv {
+  return { ...process.env, GROUP_WORKER: JSON.stringify(options) }
+}
+
+function processHandle (child: ChildProcess): Handle {
+  endWithUs(child)
+  return {
+    pid: child.pid,
+    ended: once(child, 'exit'),
+    tell: (command) => { child.send(command) },
+    kill: () => { child.kill('SIGKILL') },
+    onReport: (listener) => child.on('message', (report) => listener(report as Report))
+  }
+}
+
+function clusterHandle (worker: ClusterWorker): Handle {
+  return {
+    ...processHandle(worker.process),
+    ended: once(worker, 'exit'),
+    onReport: (listener) => worker.on('message', (report) => listener(report as Report))
+  }
+}
+
+function threadHandle (worker: Worker): Handle {
+  // One that throws.
+  worker.on('error', () => {})
+  return {
+    pid: undefined,
+    ended: new Promise((resolve) => worker.once('exit', resolve)),
+    tell: (command) => worker.postMessage(command),
+    kill: () => { void worker.terminate() },
+    onReport: (listener) => worker.on('message', listener)
+  }
+}
+
+/** What was published to the group and by it, and what became of that. */
+export interface Outcome {
+  /** Acknowledged by the broker, but never handled. */
+  readonly lost: number
+  /** Handled more than once. */
+  readonly duplicates: number
+  /** Acknowledged to whoever published by the group, but never delivered. */
+  readonly lostByGroup: number
+  /** Publishes by the group that were neither acknowledged nor rejected. */
+  readonly failedByGroup: number
+}
+
+/** A client beside the group: publishes numbered messages to it, and receives what it publishes. */
+export class Load {
+  readonly #run: GroupRun
+  readonly #client: MqttClient
+  readonly #received = new Set<string>()
+  #sent = 0
+  #acked = 0
+  #timer: NodeJS.Timeout | undefined
+
+  private constructor (run: GroupRun, client: MqttClient) {
+    this.#run = run
+    this.#client = client
+    client.on('message', (topic) => this.#received.add(topic.slice('out/'.length)))
+  }
+
+  /** Receives from now on: before anything is published. */
+  static async start (owner: Owner, broker: Mosquitto, run: GroupRun): Promise<Load> {
+    const client = await mqtt.connectAsync(broker.url, {
+      clientId: 'load', clean: false, protocolVersion: 5, properties: { sessionExpiryInterval: 3_600 }, reconnectPeriod: 20
+    })
+    client.on('error', () => {})
+    onEnd(owner, async () => await client.endAsync(true))
+    const load = new Load(run, client)
+    await client.subscribeAsync('out/#', { qos: 1 })
+    onEnd(owner, () => clearInterval(load.#timer))
+    return load
+  }
+
+  /** Publishes to the group, so many messages a second; before, somebody must have subscribed. */
+  begin (rate: number): void {
+    this.#timer = setInterval(() => this.#publish(), 1_000 / rate)
+  }
+
+  get acked (): number {
+    return this.#acked
+  }
+
+  /** Resolves when so many more have been acknowledged. */
+  async more (count: number): Promise<void> {
+    const goal = this.#acked + count
+    await within((async () => { while (this.#acked < goal) await tick() })(), 30_000, `${count} more messages`)
+  }
+
+  /** Ends the load, waits until all has arrived or nothing more does, and counts. */
+  async stop (timeoutMs = 20_000): Promise<Outcome> {
+    clearInterval(this.#timer)
+    for (const worker of this.#run.alive) worker.tell({ do: 'be quiet' })
+    const until = Date.now() + timeoutMs
+    while (Date.now() < until && (this.#acked < this.#sent || !this.#isAllThere())) await tick(20)
+    return this.#count()
+  }
+
+  #publish (): void {
+    const number = ++this.#sent
+    this.#client.publish(`in/${number}`, 'x', { qos: 1 }, (error) => {
+      if (!error) this.#acked++
+    })
+  }
+
+  #isAllThere (): boolean {
+    const { lost, lostByGroup } = this.#count()
+    return lost === 0 && lostByGroup === 0
+  }
+
+  #count (): Outcome {
+    const done = this.#run.lines('done').map(([, number]) => number)
+    const distinct = new Set(done)
+    const acked = this.#run.lines('acked').map(([, id]) => id ?? '')
+    return {
+      lost: this.#sent - distinct.size,
+      duplicates: done.length - distinct.size,
+      lostByGroup: acked.filter((id) => !this.#received.has(id)).length,
+      failedByGroup: this.#run.lines('failed').length
+    }
+  }
+}
+
+/** A turn of the loop in which others get on as well. */
+async function tick (delayMs = 5): Promise<void> {
+  await new Promise((resolve) => setTimeout(resolve, delayMs))
+}
