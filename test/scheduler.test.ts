@@ -56,7 +56,8 @@ test('Queue: first in, first out, and out of the middle', () => {
         place?.leave()
         model = model.filter((value) => value !== place?.value)
       }
-      assert.deepEqual([queue.size, queue.first?.value, queue.last?.value], [model.length, model[0], model.at(-1)])
+      const seen = [queue.size, queue.first?.value, queue.last?.value]
+      assert.deepEqual(seen, [model.length, model[0], model.at(-1)])
     }
   }))
 })
@@ -199,7 +200,9 @@ test('Scheduler: exceeds no limit, keeps lanes in order, and leaves no slot to n
       const now = running()
       assert.ok(now.length <= concurrency)
       assert.equal(scheduler.running, now.length)
-      for (const { group, limit } of groups) assert.ok(now.filter((task) => task.group === group).length <= limit)
+      for (const { group, limit } of groups) {
+        assert.ok(now.filter((task) => task.group === group).length <= limit)
+      }
       const lanes = now.flatMap(({ lane }) => lane ?? [])
       assert.equal(new Set(lanes).size, lanes.length, 'two of one lane run')
       if (now.length === concurrency) return
