@@ -75,15 +75,11 @@ for (const kind of ['fork', 'cluster', 'thread'] as const) {
     const { run, load } = await startRun(t, kind, 3)
     const { owner } = run
     const since = Date.now()
-    owner.tell({ do: 'leave' })
-    const afterMs = await handlingAgain(run, owner, since)
-    await owner.reports.take(({ type }) => type === 'left', 'end of the owner')
+    const [code, afterMs] = await Promise.all([owner.end(), handlingAgain(run, owner, since)])
+    assert.equal(code, 0)
     await load.more(100)
     await judge(t, load, 1, `handling again after ${afterMs} ms, `)
-    for (const worker of run.alive.filter((other) => other !== owner)) {
-      worker.tell({ do: 'leave' })
-      await worker.reports.take(({ type }) => type === 'left', 'end of a worker')
-    }
+    for (const worker of run.alive) assert.equal(await worker.end(), 0)
     assert.deepEqual(run.sockets, [])
   })
 }
