@@ -302,9 +302,9 @@ type SingleProcesses = Extract<Settings['processes'], { mode: 'single' }>
 
 /** What processes have in common that are one group. */
 function meetingOf (
-  { address, username, prefix, namespace }: Settings, group: string, dir: string | undefined
+  { address, credentials, prefix, namespace }: Settings, group: string, dir: string | undefined
 ): Meeting {
-  return { group, identity: [address.text, username ?? '', prefix, namespace ?? ''], dir }
+  return { group, identity: [address.text, credentials.username ?? '', prefix, namespace ?? ''], dir }
 }
 
 /** Whoever is the owner has the same session: found by the same client identifier. */
