@@ -4,6 +4,7 @@ import { createServer } from 'node:net'
 import { suite, test } from 'node:test'
 import { setImmediate as turn } from 'node:timers/promises'
 import fc from 'fast-check'
+import type { ClientOptions } from '../types/options.ts'
 import { errors } from '../lib/errors.ts'
 import { BackOff } from '../lib/session/back-off.ts'
 import type { ConnectionSettings } from '../lib/session/connection.ts'
@@ -13,6 +14,7 @@ import {
   asConnectionError, connackRefusal, disconnection, isTakeover, refusalClass, type RefusalClass
 } from '../lib/session/refusals.ts'
 import { malformed } from '../lib/wire/malformed.ts'
+import { createApp } from './helpers/app.ts'
 import { onEnd, type Owner } from './helpers/cleanup.ts'
 import { createConnection, type TestConnection } from './helpers/connection.ts'
 import { deferred, within } from './helpers/deadline.ts'
@@ -467,6 +469,19 @@ suite('Connection: the raw client', () => {
     const topics = broker.received.flatMap((packet) => packet.cmd === 'publish' ? packet.topic : [])
     assert.deepEqual(topics, attempts.map(() => 'good'))
   })
+})
+
+suite('the option client', () => {
+  for (const name of [
+    'customHandleAcks', 'incomingStore', 'outgoingStore', 'messageIdProvider', 'resubscribe', 'queueQoSZero',
+    'reconnectPeriod', 'manualConnect', 'properties', 'will', 'clean', 'protocolVersion', 'transformWsUrl', 'servers'
+  ]) {
+    test(`refuses ${name}, which would have no effect or break ours`, async (t) => {
+      await assert.rejects(createApp(t, { start: 'manual', client: { [name]: undefined } as ClientOptions }), {
+        code: 'FST_MQTT_OPTIONS_INVALID', message: new RegExp(`'client.${name}': there is no such option`)
+      })
+    })
+  }
 })
 
 suite('BackOff', () => {
