@@ -269,6 +269,19 @@ suite('Connection: ends', () => {
     assert.equal(broker.connections.length, 1_001)
   })
 
+  test('without a connection nothing can be sent, and that is an error', async (t) => {
+    const { connection } = createConnection(t, await closedPort())
+    const publish = { topic: 'a', payload: Buffer.of(), qos: 0, retain: false, properties: undefined } as const
+    const sends = [() => connection.sendPublish(publish, 0, false), () => connection.sendAck(4, 1, 0)]
+    for (const send of sends) assert.throws(send, { code: 'FST_MQTT_OFFLINE' })
+    connection.open()
+    for (const send of sends) assert.throws(send, { code: 'FST_MQTT_OFFLINE' })
+    connection.pause()
+    connection.resume()
+    connection.renew(new errors.FST_MQTT_CONNECTION('again'))
+    assert.deepEqual([connection.isWritable, connection.rttMs], [false, 0])
+  })
+
   test('a session that was not asked for is none', async (t) => {
     const broker = await startScriptedBroker(t, { connack: { sessionPresent: true } })
     for (const [sessionExpirySeconds, isPresent] of [[0, false], [60, true]] as const) {
