@@ -8,12 +8,12 @@ import { errorCode, errors } from './errors.ts'
 import type { Settings } from './options/settings.ts'
 import type { Presence } from './options/will.ts'
 import { Connection, type ConnectCredentials, type ConnectionSettings } from './session/connection.ts'
+import { CoveringBook } from './session/covering-book.ts'
 import { Inbox, type Deliver } from './session/inbox.ts'
 import type { Patience } from './session/job.ts'
 import type { BrokerLimits, Link, LinkEvents, OutgoingPublish } from './session/link.ts'
 import { Outbox } from './session/outbox.ts'
 import { refusalClass } from './session/refusals.ts'
-import { SubscriptionBook } from './session/subscriptions.ts'
 
 /** What the broker's side needs of the application's. */
 export interface BrokerSessionHost {
@@ -41,7 +41,7 @@ const largestPacketBytes = 268_435_460
 
 /** The broker's side of an engine: the connection, and what goes over it in both directions. */
 export class BrokerSession {
-  readonly book: SubscriptionBook
+  readonly book: CoveringBook
   readonly #settings: Settings
   readonly #host: BrokerSessionHost
   readonly #link: Link
@@ -72,7 +72,7 @@ export class BrokerSession {
     this.#link = createLink({
       ...settings, credentials: () => this.#askCredentials(), maxPacketBytes: largestPacketBytes
     }, this.#linkEvents())
-    this.book = new SubscriptionBook(this.#link, this.#log, { answerTimeoutMs: settings.connectTimeoutMs })
+    this.book = new CoveringBook(this.#link, this.#log, { answerTimeoutMs: settings.connectTimeoutMs })
     this.#outbox = new Outbox(this.#link, { broker: address.text, ...settings.outbox })
     const onExcess = (unacked: number) => this.#renew(unacked)
     this.#inbox = new Inbox(this.#link, host.deliver, onExcess, settings.inbox.maxUnacked)

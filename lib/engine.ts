@@ -24,7 +24,7 @@ import type { ConnectionSettings } from './session/connection.ts'
 import type { Link, LinkEvents } from './session/link.ts'
 import type { RegisteredTopic } from './registered-topic.ts'
 import { acceptableOptions, type CheckedPublishOptions } from './session/publish.ts'
-import type { SubscriptionBook } from './session/subscriptions.ts'
+import type { CoveringBook } from './session/covering-book.ts'
 import { TopicNames, type Named } from './topic/names.ts'
 import { OutgoingNames } from './topic/outgoing-names.ts'
 import { overlap } from './topic/overlap.ts'
@@ -133,7 +133,7 @@ export class Engine {
     }))
   }
 
-  get book (): SubscriptionBook {
+  get book (): CoveringBook {
     return this.#own.book
   }
 

@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import { Type } from '@sinclair/typebox'
 import fc from 'fast-check'
 import { Router } from '../lib/router/router.ts'
-import { overlap } from '../lib/topic/overlap.ts'
+import { covers, overlap } from '../lib/topic/overlap.ts'
 import { OverlapIndex, withoutShare } from '../lib/topic/overlap-index.ts'
 import { createApp } from './helpers/app.ts'
 
@@ -33,6 +33,20 @@ test('overlap: two filters overlap when some topic matches both', () => {
     assert.equal(overlap(one, other), expected, `${one} ${other}`)
     assert.equal(overlap(other, one), expected)
   }), { numRuns: 2_000 })
+})
+
+test('covers: a filter covers another when it matches every topic that the other matches', () => {
+  fc.assert(fc.property(anyFilter, anyFilter, (wide, narrow) => {
+    const router = new Router<string>()
+    router.add(wide, 'wide')
+    router.add(narrow, 'narrow')
+    const onlyNarrow = names.filter((name) => router.match(name).join() === 'narrow')
+    if (covers(wide, narrow)) assert.deepEqual(onlyNarrow, [], `${wide} ${narrow}`)
+    // That '+/#' and '#' match the same is not known: one of them has to be the wider one.
+    else if (narrow !== '#' && narrow !== '/#') assert.notDeepEqual(onlyNarrow, [], `${wide} ${narrow}`)
+  }), { numRuns: 2_000 })
+  assert.equal(covers('#', '$s/a'), false)
+  assert.equal(covers('$s/#', '$s/a'), true)
 })
 
 test('OverlapIndex: finds what overlaps of the filters that are in it, shared ones too', () => {

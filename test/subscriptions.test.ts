@@ -3,13 +3,15 @@ import { afterEach, suite, test, type TestContext } from 'node:test'
 import { setImmediate as turn } from 'node:timers/promises'
 import fc from 'fast-check'
 import type { GrantedFilter, RefusedFilter } from '../types/status.ts'
+import { CoveringBook } from '../lib/session/covering-book.ts'
 import { RetryTimer } from '../lib/session/retry-timer.ts'
 import {
   maxIdentifier, preferredIdentifier, SubscriptionIdentifiers
 } from '../lib/session/subscription-identifiers.ts'
 import { needsMqtt5 } from '../lib/session/subscription-packets.ts'
 import { SubscriptionBook, type BookSettings } from '../lib/session/subscriptions.ts'
-import { overlap } from '../lib/topic/overlap.ts'
+import { covers, overlap } from '../lib/topic/overlap.ts'
+import { BrokerModel } from './helpers/broker-model.ts'
 import { deferred, type Deferred } from './helpers/deadline.ts'
 import { FakeSubscribePort, subscribeOptions as options } from './helpers/subscribe-port.ts'
 import { anyStep, Simulation } from './helpers/subscription-simulation.ts'
@@ -19,7 +21,7 @@ interface BookOptions extends BookSettings {
   readonly version?: 4 | 5
 }
 
-const opened: SubscriptionBook[] = []
+const opened: { close (): void }[] = []
 // One with a filter that is refused would ask for ever.
 afterEach(() => { for (const book of opened.splice(0)) book.close() })
 
@@ -405,10 +407,10 @@ suite('SubscriptionBook: on a new connection', () => {
 
   for (const [version, changed, expected] of [
     [4, options({ qos: 2 }), [
-      'unsubscribe gone', 'subscribe changed qos 2', 'subscribe kept added qos 1'
+      'subscribe changed qos 2', 'subscribe kept added qos 1', 'unsubscribe gone'
     ]],
     [5, options({ noLocal: true }), [
-      'unsubscribe gone', 'subscribe changed qos 0 rh 1', 'subscribe kept qos 1 rh 1', 'subscribe added qos 1'
+      'subscribe changed qos 0 rh 1', 'subscribe kept qos 1 rh 1', 'subscribe added qos 1', 'unsubscribe gone'
     ]]
   ] as const) {
     test(`with the session what changed meanwhile is made up for on MQTT ${version}`, async () => {
@@ -931,6 +933,219 @@ test('RetryTimer: the part is random by itself', (t) => {
   }
   assert.ok(new Set(delays).size > 10)
   assert.ok(delays.every((delay) => Number(delay) >= 0 && Number(delay) < 1_000))
+})
+
+/** The same of a CoveringBook. */
+function openCovering (version: 4 | 5 = 4, hasIdentifiers = true) {
+  const port = new FakeSubscribePort()
+  port.version = version
+  port.limits.subscriptionIdentifiersAvailable = hasIdentifiers
+  const told: string[] = []
+  const book = new CoveringBook(port, {
+    onRefused: ({ filter }) => told.push(`${filter} is refused`),
+    onStillRefused: ({ filter }) => told.push(`${filter} is still refused`),
+    onRestored: ({ filter }) => told.push(`${filter} is granted`)
+  }, { retry: { minDelayMs: 1_000, maxDelayMs: 1_000, random: () => 1 } })
+  opened.push(book)
+  /** Wants filters such as `a/+ 1`. */
+  const want = (...all: string[]) => all.map((text) => {
+    const [filter = '', qos = '0'] = text.split(' ')
+    return book.want(filter, options({ qos: Number(qos) as 0 | 1 | 2 }))
+  })
+  return { port, book, told, want }
+}
+
+suite('CoveringBook', () => {
+  for (const { name, version, hasIdentifiers } of [
+    { name: 'MQTT 3.1.1', version: 4, hasIdentifiers: true },
+    { name: 'MQTT 5 without identifiers', version: 5, hasIdentifiers: false }
+  ] as const) {
+    test(`on ${name} a filter that another covers is not subscribed, and counts as granted`, async () => {
+      const { port, book, want } = openCovering(version, hasIdentifiers)
+      want('a/b 1', '$share/g/a/b', 'a/#', '$s/x', 'c', '#')
+      book.onUp(false)
+      await book.answered()
+      // What is shared comes besides, and # does not match $s.
+      assert.deepEqual(port.take().sort(), ['subscribe # qos 1', 'subscribe $share/g/a/b $s/x qos 0'])
+      assert.deepEqual(book.pending, [])
+      assert.deepEqual(book.granted.map(({ filter, qos }) => `${filter} ${qos}`), [
+        'a/b 1', '$share/g/a/b 0', 'a/# 1', '$s/x 0', 'c 1', '# 1'
+      ])
+    })
+  }
+
+  test('on MQTT 5 every filter is subscribed: the identifiers tell the copies apart', async () => {
+    const { port, book, want } = openCovering(5)
+    want('a/b', 'a/#')
+    book.onUp(false)
+    await book.answered()
+    assert.deepEqual(port.take(), [
+      'subscribe a/b qos 0 with an identifier', 'subscribe a/# qos 0 with an identifier'
+    ])
+  })
+
+  test('one that is pending, or refused, makes those that it covers pending, or subscribed themselves', async (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout'] })
+    const { port, book, told, want } = openCovering()
+    let isAllowed = false
+    port.onSubscribe = async (filters, { qos }) => filters.map((filter) => filter === '#' && !isAllowed ? 0x80 : qos)
+    want('a/b', 'a/+ 1', '#')
+    book.onUp(false)
+    assert.deepEqual(book.pending, ['a/b', 'a/+', '#'])
+    await book.answered()
+    assert.deepEqual(port.take(), ['subscribe # qos 1', 'subscribe a/+ qos 1'])
+    assert.deepEqual(book.granted.map(({ filter }) => filter), ['a/b', 'a/+'])
+    assert.deepEqual(book.refused.map(({ filter }) => filter), ['#'])
+    t.mock.timers.tick(1_000)
+    await turn()
+    isAllowed = true
+    t.mock.timers.tick(1_000)
+    await turn()
+    assert.deepEqual(told, ['# is refused', '# is still refused', '# is granted'])
+    assert.deepEqual(port.take(), ['subscribe # qos 0', 'subscribe # qos 0', 'subscribe # qos 1', 'unsubscribe a/+'])
+    assert.deepEqual(book.granted.map(({ filter }) => filter), ['a/b', 'a/+', '#'])
+  })
+
+  test('one that comes later is subscribed for its retained messages, and gives way when it is granted', async () => {
+    const { port, book, want } = openCovering()
+    book.onUp(false)
+    want('a/#')
+    await book.answered()
+    port.take()
+    const [remove] = want('a/b')
+    await book.answered()
+    assert.deepEqual(port.take(), ['subscribe a/b qos 0', 'unsubscribe a/b'])
+    remove?.()
+    remove?.()
+    await turn()
+    assert.deepEqual([port.take(), book.granted.map(({ filter }) => filter)], [[], ['a/#']])
+  })
+
+  test('a wider one that comes later takes over when it is granted; what it covers comes back before it goes', async () => {
+    const { port, book, want } = openCovering()
+    book.onUp(false)
+    want('a/b 1', 'a/c')
+    await book.answered()
+    port.take()
+    const [remove] = want('a/+')
+    await turn()
+    assert.deepEqual(port.take(), ['subscribe a/+ qos 0', 'subscribe a/+ qos 1', 'unsubscribe a/b a/c'])
+    remove?.()
+    await turn()
+    assert.deepEqual(port.take(), ['subscribe a/b qos 1', 'subscribe a/c qos 0', 'unsubscribe a/+'])
+  })
+
+  test('several who want one filter count once; options that differ are a conflict, though it gave way', async () => {
+    const { port, book, want } = openCovering()
+    const [first, second] = want('a/b', 'a/b 2', '#')
+    assert.throws(() => book.want('a/b', options({ noLocal: true })), { code: 'FST_MQTT_TOPIC_CONFLICT' })
+    book.onUp(false)
+    await book.answered()
+    assert.throws(() => book.want('a/b', options({ noLocal: true })), { code: 'FST_MQTT_TOPIC_CONFLICT' })
+    assert.deepEqual(port.take(), ['subscribe # qos 2'])
+    first?.()
+    assert.deepEqual(book.granted.map(({ filter }) => filter), ['a/b', '#'])
+    second?.()
+    assert.deepEqual(book.granted.map(({ filter }) => filter), ['#'])
+  })
+
+  test('filters with other options do not cover each other', async () => {
+    const { port, book, want } = openCovering(5, false)
+    book.want('#', options({ noLocal: true }))
+    want('a')
+    book.onUp(false)
+    await book.answered()
+    assert.deepEqual(port.take(), ['subscribe # qos 0', 'subscribe a qos 0'])
+  })
+
+  test('a broker of another version changes what is subscribed', async () => {
+    const { port, book, want } = openCovering(5)
+    want('a/b', 'a/#')
+    book.onUp(false)
+    await book.answered()
+    book.onDown()
+    port.take()
+    port.version = 4
+    book.onUp(false)
+    await book.answered()
+    assert.deepEqual(port.take(), ['subscribe a/# qos 0'])
+    book.onDown()
+    port.version = 5
+    book.onUp(false)
+    await book.answered()
+    assert.deepEqual(port.take().length, 2)
+    book.close()
+    await assert.rejects(book.answered(), { code: 'FST_MQTT_CONNECTION' })
+  })
+
+  test('whatever comes and goes, what is wanted is held once, and never missed in between', async () => {
+    const filter = fc.constantFrom('a/b', 'a/+', '+/b', 'a/#', '#', '$share/g/a/b', '$s/x', 'c')
+    const step = fc.oneof(
+      { weight: 3, arbitrary: fc.record({ do: fc.constant('want' as const), filter, qos: fc.constantFrom(0, 1, 2) }) },
+      { weight: 2, arbitrary: fc.record({ do: fc.constant('unwant' as const), index: fc.nat(9) }) },
+      { weight: 4, arbitrary: fc.record({ do: fc.constantFrom('receive' as const, 'answer' as const) }) },
+      { weight: 1, arbitrary: fc.record({ do: fc.constant('settle' as const) }) }
+    )
+    await fc.assert(fc.asyncProperty(fc.array(step, { maxLength: 40 }), async (steps) => {
+      const broker = new BrokerModel(4, true)
+      const book = new CoveringBook(broker, { onRefused () {}, onStillRefused () {}, onRestored () {} })
+      opened.push(book)
+      const wants: { filter: string, qos: 0 | 1 | 2, remove: () => void }[] = []
+      const isCoveredBy = (wide: string, narrow: string) => wide === narrow ||
+        (!narrow.startsWith('$share/') && !wide.startsWith('$share/') && covers(wide, narrow))
+      const isHeld = ({ filter, qos }: { filter: string, qos: number }) =>
+        [...broker.held].some(([held, { options }]) => isCoveredBy(held, filter) && options.qos >= qos)
+      /** Those that were held once, and are wanted all the while. */
+      const served = new Set<typeof wants[number]>()
+      const check = () => {
+        for (const want of wants) {
+          if (isHeld(want)) served.add(want)
+          else assert.ok(!served.has(want), `${want.filter} is missed`)
+        }
+      }
+      const settle = async () => {
+        for (let round = 0; round < 4; round++) {
+          await turn()
+          while (!broker.isQuiet) {
+            broker.receive()
+            check()
+            broker.answer(0)
+            await turn()
+          }
+        }
+        const held = [...broker.held.keys()]
+        for (const one of held) {
+          const wider = held.filter((other) => other !== one && isCoveredBy(other, one))
+          assert.deepEqual(wider, [], `${one} is held besides`)
+          assert.ok(wants.some(({ filter }) => filter === one), `${one} is held in vain`)
+        }
+        for (const want of wants) assert.ok(isHeld(want), `${want.filter} is not held`)
+        const wanted = new Set(wants.map(({ filter }) => filter))
+        assert.deepEqual([...wanted].sort(), book.granted.map(({ filter }) => filter).sort())
+      }
+      book.onUp(false)
+      for (const step of steps) {
+        if (step.do === 'want') {
+          const qos = step.qos as 0 | 1 | 2
+          wants.push({ filter: step.filter, qos, remove: book.want(step.filter, options({ qos })) })
+        } else if (step.do === 'unwant') {
+          const [taken] = wants.splice(step.index % (wants.length || 1), 1)
+          if (taken !== undefined) served.delete(taken)
+          taken?.remove()
+        } else if (step.do === 'settle') {
+          await settle()
+        } else if (step.do === 'receive') {
+          broker.receive()
+          check()
+        } else {
+          broker.answer(0)
+          await turn()
+        }
+      }
+      await settle()
+      book.close()
+    }), { numRuns: 300 })
+  })
 })
 
 for (const version of [4, 5] as const) {

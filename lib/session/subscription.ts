@@ -41,11 +41,7 @@ export class Subscription {
 
   /** @throws `FST_MQTT_TOPIC_CONFLICT` if it is already wanted with other options */
   want (request: SubscribeOptions): void {
-    const { wanted } = this
-    const key = wanted === undefined ? undefined : difference(wanted, request)
-    if (key !== undefined) {
-      throw new errors.FST_MQTT_TOPIC_CONFLICT(this.filter, `${key} is ${wanted?.[key]}, not ${request[key]}`)
-    }
+    if (this.wanted !== undefined) assertSameOptions(this.filter, this.wanted, request)
     this.#requests.add(request)
     this.wanted = highest([...this.#requests])
     this.askAnew()
@@ -135,7 +131,14 @@ function highest (requests: readonly SubscribeOptions[]): SubscribeOptions | und
     (best, one) => best === undefined || one.qos > best.qos ? one : best, undefined)
 }
 
+/** @throws `FST_MQTT_TOPIC_CONFLICT` */
+export function assertSameOptions (filter: string, known: SubscribeOptions, given: SubscribeOptions): void {
+  const key = difference(known, given)
+  if (key === undefined) return
+  throw new errors.FST_MQTT_TOPIC_CONFLICT(filter, `${key} is ${known[key]}, not ${given[key]}`)
+}
+
 /** The first option, but for the quality of service, in which two differ. */
-function difference (a: SubscribeOptions, b: SubscribeOptions) {
+export function difference (a: SubscribeOptions, b: SubscribeOptions) {
   return (['noLocal', 'retainAsPublished', 'retainHandling'] as const).find((key) => a[key] !== b[key])
 }

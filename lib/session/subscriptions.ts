@@ -216,8 +216,9 @@ export class SubscriptionBook {
     while (this.#due.size > 0 && this.#exchanges.size < maxUnderWay) {
       const due = firstOf(this.#due, maxFilters)
       for (const subscription of due) this.#due.delete(subscription)
-      this.#unsubscribe(due.filter(({ wanted }) => wanted === undefined))
+      // First what is new: it may take over from what goes.
       this.#subscribe(due)
+      this.#unsubscribe(due.filter(({ wanted }) => wanted === undefined))
     }
     if (!this.#isUp || this.#waiting.length === 0 || this.#due.size > 0 || this.#hasPending()) return
     for (const { resolve } of this.#waiting.splice(0)) resolve()

@@ -24,3 +24,20 @@ function levelsOverlap (a: readonly string[], b: readonly string[], index: numbe
 function isWildcard (level: string | undefined): boolean {
   return level === '+' || level === '#'
 }
+
+/**
+ * Whether all topic names that match the narrow filter match the wide one as well, by the same rules. Without
+ * `$share/<group>`.
+ */
+export function covers (wide: string, narrow: string): boolean {
+  const [a, b] = [wide.split('/'), narrow.split('/')]
+  if (isWildcard(a[0]) && b[0]?.startsWith('$') === true) return false
+  return levelsCover(a, b, 0)
+}
+
+function levelsCover (wide: readonly string[], narrow: readonly string[], index: number): boolean {
+  const [x, y] = [wide[index], narrow[index]]
+  if (x === '#') return true
+  if (x === undefined || y === undefined) return x === y
+  return (x === y || (x === '+' && y !== '#')) && levelsCover(wide, narrow, index + 1)
+}
