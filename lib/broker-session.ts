@@ -226,7 +226,7 @@ export class BrokerSession {
     this.book.onDown()
     this.#inbox.onDown()
     const isSoon = this.#outbox.onDown(cause)
-    const message = describeTrouble(cause, wasUp, this.#settings)
+    const message = describeTrouble(cause, this.#link.everUp, this.#settings)
     this.#trouble = { code: errorCode(cause), message }
     this.#state.down(message, cause, wasUp, this.#link)
     this.#host.onDown(cause)
