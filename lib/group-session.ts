@@ -1,6 +1,6 @@
-import type { Status } from '../types/status.ts'
+import type { Stats, Status } from '../types/status.ts'
 import type { BrokerSession } from './broker-session.ts'
-import { describeError, errors } from './errors.ts'
+import { describeError, errorCode, errors } from './errors.ts'
 import { topicNameProblem } from './guard.ts'
 import type { Settings } from './options/settings.ts'
 import { joinGroup, type Group, type GroupHooks, type GroupSettings, type Role } from './processes/group.ts'
@@ -45,7 +45,11 @@ export class GroupSession {
   #group: Group | undefined
   #wasJoined = false
   #wasUp = false
+  #hasFailed = false
   #isClosed = false
+  /** The first attempt to connect as the owner has ended. */
+  #tried = Promise.resolve()
+  #onTried: () => void = () => {}
   readonly #waiting: (() => void)[] = []
   readonly #operations = new Map<string, Operation>()
 
@@ -71,7 +75,7 @@ export class GroupSession {
   }
 
   get status (): Status {
-    if (this.#isClosed) return 'closed'
+    if (this.#isClosed || this.#hasFailed) return 'closed'
     if (this.#group === undefined) return 'idle'
     if (this.role === 'owner') return this.#own.status
     return this.#shared?.status ?? (this.#wasJoined ? 'offline' : 'connecting')
@@ -81,9 +85,17 @@ export class GroupSession {
     if (this.role === 'owner') return this.#own.health
     const trouble = this.#group?.trouble
     const shared = this.#shared?.health ?? this.#own.health
-    if (trouble === undefined) return shared
-    const { code } = trouble as Error & { code: string }
-    return { ...shared, lastError: { code, message: describeError(trouble) } }
+    // JSON has left out what is undefined.
+    const { protocolVersion, lastError } = shared
+    if (trouble === undefined) return { ...shared, protocolVersion, lastError }
+    return { ...shared, protocolVersion, lastError: { code: errorCode(trouble), message: describeError(trouble) } }
+  }
+
+  /** What waits in this process; in the owner also for the others. */
+  get counters (): Pick<Stats, 'unacked' | 'outbox'> {
+    const own = this.#own.counters
+    if (this.#group === undefined || this.role === 'owner') return own
+    return { ...own, outbox: { ...this.#group.waiting, dropped: own.outbox.dropped } }
   }
 
   publish (publish: OutgoingPublish, patience: Patience): Promise<void> {
@@ -109,6 +121,7 @@ export class GroupSession {
 
   /** Joins the group, and takes part in it until `close()`. @throws `FST_MQTT_GROUP_DIRECTORY` */
   open (): void {
+    this.#hasFailed = false
     this.#group ??= joinGroup(this.#groupSettings, this.#hooks())
   }
 
@@ -126,7 +139,7 @@ export class GroupSession {
       const leftMs = deadline - performance.now()
       if (this.#isClosed || leftMs <= 0) {
         const error = this.#isClosed ? this.#closedError() : this.#startError()
-        if (isOurs) await this.close()
+        if (isOurs) await this.#leave()
         throw error
       }
       await this.#change(leftMs)
@@ -149,8 +162,17 @@ export class GroupSession {
 
   /** To be called by the own session when something about it has changed. */
   changed (): void {
+    this.#onTried()
     this.#group?.stateChanged()
     this.#changed()
+  }
+
+  /** After a failed start: the others go on, and this process may join again. */
+  async #leave (): Promise<void> {
+    this.#hasFailed = true
+    await this.#group?.close()
+    this.#group = undefined
+    this.#wasJoined = false
   }
 
   get #shared (): SharedState | undefined {
@@ -168,10 +190,15 @@ export class GroupSession {
       call: async (name, { data }, patience) => {
         const operation = this.#operations.get(name)
         if (operation === undefined) throw new errors.FST_MQTT_PEER_REFUSED(`there is no operation '${name}'`)
+        // It may have waited for a new owner: then it waits for its connection too.
+        await this.#tried
         return { data: await operation(data, patience), bytes: noBytes }
       },
-      becomeOwner: () => this.#own.open(),
-      resign: async (reason) => { await (reason === 'closing' ? this.#own.close() : this.#own.suspend()) },
+      becomeOwner: () => {
+        this.#tried = new Promise((resolve) => { this.#onTried = resolve })
+        this.#own.open()
+      },
+      resign: (reason) => this.#resign(reason),
       state: (): SharedState => ({ status: this.#own.status, health: shortened(this.#own.health) }),
       onRole: (role) => {
         if (role !== undefined) this.#wasJoined = true
@@ -188,6 +215,15 @@ export class GroupSession {
         this.#changed()
       }
     }
+  }
+
+  async #resign (reason: 'lost' | 'closing'): Promise<void> {
+    this.#onTried()
+    // After a failed start the connection can be opened again.
+    if (reason === 'closing' && !this.#hasFailed) return await this.#own.close()
+    const wasUp = this.#own.isReady
+    await this.#own.suspend()
+    if (wasUp) this.#host.onMemberDown(new errors.FST_MQTT_CONNECTION('another process has taken the connection over'))
   }
 
   /** The hooks of a member hear of the owner's connection. */
