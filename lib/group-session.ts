@@ -47,8 +47,8 @@ export class GroupSession {
   #wasUp = false
   #hasFailed = false
   #isClosed = false
-  /** The first attempt to connect as the owner has ended. */
-  #tried = Promise.resolve()
+  /** Resolves when the first attempt to connect as the owner has ended. */
+  #tried: Promise<void>
   #onTried: () => void = () => {}
   readonly #waiting: (() => void)[] = []
   readonly #operations = new Map<string, Operation>()
@@ -58,6 +58,7 @@ export class GroupSession {
     this.#groupSettings = groupSettings
     this.#host = host
     this.#own = host.own
+    this.#tried = this.#attempt()
   }
 
   get role (): Role | undefined {
@@ -88,7 +89,8 @@ export class GroupSession {
     // JSON has left out what is undefined.
     const { protocolVersion, lastError } = shared
     if (trouble === undefined) return { ...shared, protocolVersion, lastError }
-    return { ...shared, protocolVersion, lastError: { code: errorCode(trouble), message: describeError(trouble) } }
+    const own = { code: errorCode(trouble), message: describeError(trouble) }
+    return { ...shared, protocolVersion, lastError: own }
   }
 
   /** What waits in this process; in the owner also for the others. */
@@ -194,10 +196,7 @@ export class GroupSession {
         await this.#tried
         return { data: await operation(data, patience), bytes: noBytes }
       },
-      becomeOwner: () => {
-        this.#tried = new Promise((resolve) => { this.#onTried = resolve })
-        this.#own.open()
-      },
+      becomeOwner: () => this.#own.open(),
       resign: (reason) => this.#resign(reason),
       state: (): SharedState => ({ status: this.#own.status, health: shortened(this.#own.health) }),
       onRole: (role) => {
@@ -217,13 +216,19 @@ export class GroupSession {
     }
   }
 
+  #attempt (): Promise<void> {
+    return new Promise((resolve) => { this.#onTried = resolve })
+  }
+
   async #resign (reason: 'lost' | 'closing'): Promise<void> {
     this.#onTried()
     // After a failed start the connection can be opened again.
     if (reason === 'closing' && !this.#hasFailed) return await this.#own.close()
     const wasUp = this.#own.isReady
     await this.#own.suspend()
-    if (wasUp) this.#host.onMemberDown(new errors.FST_MQTT_CONNECTION('another process has taken the connection over'))
+    this.#tried = this.#attempt()
+    if (!wasUp) return
+    this.#host.onMemberDown(new errors.FST_MQTT_CONNECTION('another process has taken the connection over'))
   }
 
   /** The hooks of a member hear of the owner's connection. */
