@@ -175,7 +175,7 @@ export class Engine {
   }
 
   stats (): Stats {
-    return { ...this.dispatcher.stats, ...this.#own.counters }
+    return { ...this.dispatcher.stats, ...this.#session.counters }
   }
 
   /** Connects and waits until every subscription is answered; gives up after `connectTimeout`. */

@@ -241,7 +241,7 @@ function credentialsOf (options: MultimqttOptions, url: BrokerUrl | undefined): 
   }
   const problem = loginProblem(username, password)
   if (problem !== undefined) throw invalid(problem.key, problem.problem)
-  return new Credentials(() => ({ username, password }), false)
+  return new Credentials(() => ({ username, password }), false, username)
 }
 
 function prefixOf (

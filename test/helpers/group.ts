@@ -33,6 +33,8 @@ export interface GroupWorker {
   kill (): Promise<void>
   /** Resolves with the answer to a publish: the code of its error, undefined if it was acknowledged. */
   publish (topic: string, qos: 0 | 1 | 2): Promise<string | undefined>
+  /** The next report of a type. */
+  next (type: Report['type'], timeoutMs?: number): Promise<Report>
   look (): Promise<View>
   /** Closes its application, and resolves when the process or thread has ended by itself: with its exit code. */
   end (): Promise<number | null>
@@ -70,6 +72,7 @@ export class GroupRun {
       url: this.#broker.url,
       dir: this.dir,
       journal: join(this.dir, `${name}.journal`),
+      handlerMs: 20,
       publishEveryMs: 0,
       ...this.#settings,
       ...settings
@@ -238,9 +241,9 @@ async function exitCode (ending: ChildProcess | ClusterWorker): Promise<number |
 
 /** What was published to the group and by it, and what became of that. */
 export interface Outcome {
-  /** Acknowledged by the broker, but never handled. */
+  /** Sent to the group, but never handled to the end. */
   readonly lost: number
-  /** Handled more than once. */
+  /** Times that a handler began with what another had begun with. */
   readonly duplicates: number
   /** Acknowledged to whoever published by the group, but never delivered. */
   readonly lostByGroup: number
@@ -313,12 +316,12 @@ export class Load {
   }
 
   #count (): Outcome {
-    const done = this.#run.lines('done').map(([, number]) => number)
-    const distinct = new Set(done)
+    const begun = this.#run.lines('begun').map(([, number]) => number)
+    const done = new Set(this.#run.lines('done').map(([, number]) => number))
     const acked = this.#run.lines('acked').map(([, id]) => id ?? '')
     return {
-      lost: this.#sent - distinct.size,
-      duplicates: done.length - distinct.size,
+      lost: this.#sent - done.size,
+      duplicates: begun.length - new Set(begun).size,
       lostByGroup: acked.filter((id) => !this.#received.has(id)).length,
       failedByGroup: this.#run.lines('failed').length
     }
