@@ -1,5 +1,7 @@
 import { availableParallelism, loadavg } from 'node:os'
+import { benchChaos } from './chaos.ts'
 import { benchConsume } from './consume.ts'
+import { benchFleet } from './fleet.ts'
 import { benchPublish } from './publish.ts'
 import { benchProcesses } from './processes.ts'
 import { benchRouter } from './router.ts'
@@ -8,7 +10,9 @@ const benches = new Map<string, () => Promise<void>>([
   ['router', benchRouter],
   ['consume', benchConsume],
   ['publish', benchPublish],
-  ['processes', benchProcesses]
+  ['processes', benchProcesses],
+  ['chaos', benchChaos],
+  ['fleet', benchFleet]
 ])
 
 const asked = process.argv.slice(2)
@@ -19,7 +23,8 @@ if (unknown.length > 0) {
   process.exitCode = 1
 } else {
   for (const [name, bench] of benches) {
-    if (asked.length > 0 && !asked.includes(name)) continue
+    // The fleet fetches programs, so only if it is named.
+    if (asked.length > 0 ? !asked.includes(name) : name === 'fleet') continue
     const begin = performance.now()
     console.log(`# ${name}\n\nNode.js ${process.version}, ${availableParallelism()} cores, ${load()} before\n`)
     await bench()

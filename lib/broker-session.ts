@@ -294,7 +294,7 @@ export class BrokerSession {
     this.#inbox.onDown()
     for (const watcher of this.#watchers) watcher(false)
     const isSoon = this.#outbox.onDown(cause)
-    const message = describeTrouble(cause, wasUp, this.#settings)
+    const message = describeTrouble(cause, this.#link.everUp, this.#settings)
     this.#trouble = { code: errorCode(cause), message }
     this.#state.down(message, cause, wasUp, this.#link)
     this.#host.onDown(cause)

@@ -47,20 +47,18 @@ export class ConnectionLog {
   onLost (trouble: string, cause: Error): void {
     this.#isUp = false
     this.#lostAt = performance.now()
-    this.#log.warn({ err: cause }, `lost the connection to ${this.#broker}, connecting again: ${trouble}`)
+    this.#log[levelOf(cause)]({ err: cause }, `lost the connection to ${this.#broker}, connecting again: ${trouble}`)
   }
 
-  /** An error where somebody has to change something first. */
   onFailedAttempt (trouble: string, cause: Error, { version, nextVersion }: Standing): void {
     if (version === 5 && nextVersion === 4) {
       const line = `${this.#broker} did not accept MQTT 5, trying 3.1.1`
       this.#log[this.#isNews(line) ? 'info' : 'debug'](line)
       return
     }
-    const isTransient = refusalClass(cause) === 'transient'
-    const level = isTransient ? 'warn' : 'error'
+    const level = levelOf(cause)
     this.#log[this.#isNews(trouble) ? level : 'debug']({ err: cause },
-      `could not connect to ${this.#broker}${isTransient ? ', trying again' : ''}: ${trouble}`)
+      `could not connect to ${this.#broker}${level === 'warn' ? ', trying again' : ''}: ${trouble}`)
   }
 
   /** Not above debug: whoever has started it gets an error that says why. */
@@ -100,6 +98,11 @@ export class ConnectionLog {
     this.#complaints.add(complaint)
     return true
   }
+}
+
+/** An error where somebody has to change something first. */
+function levelOf (cause: Error): 'warn' | 'error' {
+  return refusalClass(cause) === 'transient' ? 'warn' : 'error'
 }
 
 function seconds (ms: number): string {

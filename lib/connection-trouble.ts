@@ -8,9 +8,9 @@ type Particulars = Pick<Settings, 'address' | 'clientId' | 'connectTimeoutMs' | 
  * What is the matter with a connection, in a sentence: the error, and what to look at where the error alone
  * sends people the wrong way.
  *
- * @param wasUp whether it had been accepted
+ * @param wasEverUp whether the broker is known to be there, and its port the right one
  */
-export function describeTrouble (cause: Error, wasUp: boolean, settings: Particulars): string {
+export function describeTrouble (cause: Error, wasEverUp: boolean, settings: Particulars): string {
   // What OpenSSL says in the middle of names of its files and functions.
   const text = describeError(cause).trim().replace(/^.*:SSL routines:[^:]*:([^:]+):.*$/s, 'TLS failed: $1')
   const { address: { protocol }, clientId, connectTimeoutMs, keepaliveSeconds } = settings
@@ -18,7 +18,7 @@ export function describeTrouble (cause: Error, wasUp: boolean, settings: Particu
   if (text === 'connack timeout') return `no answer within ${connectTimeoutMs} ms`
   if (text === 'Keepalive timeout') return `no sign of life from the broker, with a keepalive of ${keepaliveSeconds} s`
   if (isTakeover(cause)) return `${text}: another client has connected with the clientId '${clientId}'`
-  if (wasUp) return text
+  if (wasEverUp) return text
   const isSecure = protocol === 'mqtts' || protocol === 'wss'
   if (isSecure && noTls.test(text)) return `${text} (does that port speak TLS?)`
   if (noAuthority.test(errorCode(cause))) return `${text} (is its authority in tls.ca?)`

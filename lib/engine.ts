@@ -175,7 +175,7 @@ export class Engine {
   }
 
   stats (): Stats {
-    return { ...this.dispatcher.stats, ...this.#own.counters }
+    return { ...this.dispatcher.stats, ...this.#session.counters }
   }
 
   /** Connects and waits until every subscription is answered; gives up after `connectTimeout`. */
@@ -302,9 +302,9 @@ type SingleProcesses = Extract<Settings['processes'], { mode: 'single' }>
 
 /** What processes have in common that are one group. */
 function meetingOf (
-  { address, username, prefix, namespace }: Settings, group: string, dir: string | undefined
+  { address, credentials, prefix, namespace }: Settings, group: string, dir: string | undefined
 ): Meeting {
-  return { group, identity: [address.text, username ?? '', prefix, namespace ?? ''], dir }
+  return { group, identity: [address.text, credentials.username ?? '', prefix, namespace ?? ''], dir }
 }
 
 /** Whoever is the owner has the same session: found by the same client identifier. */

@@ -1,6 +1,6 @@
-import type { Status } from '../types/status.ts'
+import type { Stats, Status } from '../types/status.ts'
 import type { BrokerSession } from './broker-session.ts'
-import { describeError, errors } from './errors.ts'
+import { describeError, errorCode, errors } from './errors.ts'
 import { topicNameProblem } from './guard.ts'
 import type { Settings } from './options/settings.ts'
 import { joinGroup, type Group, type GroupHooks, type GroupSettings, type Role } from './processes/group.ts'
@@ -46,7 +46,11 @@ export class GroupSession {
   #wasJoined = false
   #wasUp = false
   #isDraining = false
+  #hasFailed = false
   #isClosed = false
+  /** Resolves when the first attempt to connect as the owner has ended. */
+  #tried: Promise<void>
+  #onTried: () => void = () => {}
   #flushMs = 0
   readonly #waiting: (() => void)[] = []
   readonly #operations = new Map<string, Operation>()
@@ -56,6 +60,7 @@ export class GroupSession {
     this.#groupSettings = groupSettings
     this.#host = host
     this.#own = host.own
+    this.#tried = this.#attempt()
   }
 
   get role (): Role | undefined {
@@ -73,7 +78,7 @@ export class GroupSession {
   }
 
   get status (): Status {
-    if (this.#isClosed) return 'closed'
+    if (this.#isClosed || this.#hasFailed) return 'closed'
     if (this.#isDraining) return 'draining'
     if (this.#group === undefined) return 'idle'
     if (this.role === 'owner') return this.#own.status
@@ -84,9 +89,18 @@ export class GroupSession {
     if (this.role === 'owner') return this.#own.health
     const trouble = this.#group?.trouble
     const shared = this.#shared?.health ?? this.#own.health
-    if (trouble === undefined) return shared
-    const { code } = trouble as Error & { code: string }
-    return { ...shared, lastError: { code, message: describeError(trouble) } }
+    // JSON has left out what is undefined.
+    const { protocolVersion, lastError } = shared
+    if (trouble === undefined) return { ...shared, protocolVersion, lastError }
+    const own = { code: errorCode(trouble), message: describeError(trouble) }
+    return { ...shared, protocolVersion, lastError: own }
+  }
+
+  /** What waits in this process; in the owner also for the others. */
+  get counters (): Pick<Stats, 'unacked' | 'outbox'> {
+    const own = this.#own.counters
+    if (this.#group === undefined || this.role === 'owner') return own
+    return { ...own, outbox: { ...this.#group.waiting, dropped: own.outbox.dropped } }
   }
 
   publish (publish: OutgoingPublish, patience: Patience): Promise<void> {
@@ -112,6 +126,7 @@ export class GroupSession {
 
   /** Joins the group, and takes part in it until `close()`. @throws `FST_MQTT_GROUP_DIRECTORY` */
   open (): void {
+    this.#hasFailed = false
     this.#group ??= joinGroup(this.#groupSettings, this.#hooks())
   }
 
@@ -130,7 +145,7 @@ export class GroupSession {
       const isEnding = this.#isClosed || this.#isDraining
       if (isEnding || leftMs <= 0) {
         const error = isEnding ? this.#closedError() : this.#startError()
-        if (isOurs) await this.close(0)
+        if (isOurs) await this.#leave()
         throw error
       }
       await this.#change(leftMs)
@@ -155,8 +170,17 @@ export class GroupSession {
 
   /** To be called by the own session when something about it has changed. */
   changed (): void {
+    this.#onTried()
     this.#group?.stateChanged()
     this.#changed()
+  }
+
+  /** After a failed start: the others go on, and this process may join again. */
+  async #leave (): Promise<void> {
+    this.#hasFailed = true
+    await this.#group?.close()
+    this.#group = undefined
+    this.#wasJoined = false
   }
 
   get #shared (): SharedState | undefined {
@@ -174,10 +198,12 @@ export class GroupSession {
       call: async (name, { data }, patience) => {
         const operation = this.#operations.get(name)
         if (operation === undefined) throw new errors.FST_MQTT_PEER_REFUSED(`there is no operation '${name}'`)
+        // It may have waited for a new owner: then it waits for its connection too.
+        await this.#tried
         return { data: await operation(data, patience), bytes: noBytes }
       },
       becomeOwner: () => this.#own.open(),
-      resign: async (reason) => { await (reason === 'closing' ? this.#own.close(this.#flushMs) : this.#own.suspend()) },
+      resign: (reason) => this.#resign(reason),
       state: (): SharedState => ({ status: this.#own.status, health: shortened(this.#own.health) }),
       onRole: (role) => {
         if (role !== undefined) this.#wasJoined = true
@@ -194,6 +220,21 @@ export class GroupSession {
         this.#changed()
       }
     }
+  }
+
+  #attempt (): Promise<void> {
+    return new Promise((resolve) => { this.#onTried = resolve })
+  }
+
+  async #resign (reason: 'lost' | 'closing'): Promise<void> {
+    this.#onTried()
+    // After a failed start the connection can be opened again.
+    if (reason === 'closing' && !this.#hasFailed) return await this.#own.close(this.#flushMs)
+    const wasUp = this.#own.isReady
+    await this.#own.suspend()
+    this.#tried = this.#attempt()
+    if (!wasUp) return
+    this.#host.onMemberDown(new errors.FST_MQTT_CONNECTION('another process has taken the connection over'))
   }
 
   /** The hooks of a member hear of the owner's connection. */

@@ -39,7 +39,8 @@ async function register (fastify: FastifyInstance, options: MultimqttOptions): P
   fastify.addHook('onReady', async function connectMqtt () {
     // When every onReady is done, also those of the plugins below. If one fails nothing of ours stays behind.
     void fastify.ready().then(() => engine.open(), () => { void engine.close() })
-    if (isConnectingOff()) return
+    // Closed before it was ready: then Fastify would have close() reject with what is thrown here.
+    if (isConnectingOff() || engine.status === 'draining' || engine.status === 'closed') return
     if (settings.start === 'wait') await engine.connect()
     else if (settings.start === 'background') engine.connectInBackground()
   })

@@ -4,6 +4,7 @@ import { createServer } from 'node:net'
 import { suite, test } from 'node:test'
 import { setImmediate as turn } from 'node:timers/promises'
 import fc from 'fast-check'
+import type { ClientOptions } from '../types/options.ts'
 import { errors } from '../lib/errors.ts'
 import { BackOff } from '../lib/session/back-off.ts'
 import type { ConnectionSettings } from '../lib/session/connection.ts'
@@ -13,6 +14,7 @@ import {
   asConnectionError, connackRefusal, disconnection, isTakeover, refusalClass, type RefusalClass
 } from '../lib/session/refusals.ts'
 import { malformed } from '../lib/wire/malformed.ts'
+import { createApp } from './helpers/app.ts'
 import { onEnd, type Owner } from './helpers/cleanup.ts'
 import { createConnection, type TestConnection } from './helpers/connection.ts'
 import { deferred, within } from './helpers/deadline.ts'
@@ -267,6 +269,19 @@ suite('Connection: ends', () => {
     assert.equal(broker.connections.length, 1_001)
   })
 
+  test('without a connection nothing can be sent, and that is an error', async (t) => {
+    const { connection } = createConnection(t, await closedPort())
+    const publish = { topic: 'a', payload: Buffer.of(), qos: 0, retain: false, properties: undefined } as const
+    const sends = [() => connection.sendPublish(publish, 0, false), () => connection.sendAck(4, 1, 0)]
+    for (const send of sends) assert.throws(send, { code: 'FST_MQTT_OFFLINE' })
+    connection.open()
+    for (const send of sends) assert.throws(send, { code: 'FST_MQTT_OFFLINE' })
+    connection.pause()
+    connection.resume()
+    connection.renew(new errors.FST_MQTT_CONNECTION('again'))
+    assert.deepEqual([connection.isWritable, connection.rttMs], [false, 0])
+  })
+
   test('a session that was not asked for is none', async (t) => {
     const broker = await startScriptedBroker(t, { connack: { sessionPresent: true } })
     for (const [sessionExpirySeconds, isPresent] of [[0, false], [60, true]] as const) {
@@ -467,6 +482,19 @@ suite('Connection: the raw client', () => {
     const topics = broker.received.flatMap((packet) => packet.cmd === 'publish' ? packet.topic : [])
     assert.deepEqual(topics, attempts.map(() => 'good'))
   })
+})
+
+suite('the option client', () => {
+  for (const name of [
+    'customHandleAcks', 'incomingStore', 'outgoingStore', 'messageIdProvider', 'resubscribe', 'queueQoSZero',
+    'reconnectPeriod', 'manualConnect', 'properties', 'will', 'clean', 'protocolVersion', 'transformWsUrl', 'servers'
+  ]) {
+    test(`refuses ${name}, which would have no effect or break ours`, async (t) => {
+      await assert.rejects(createApp(t, { start: 'manual', client: { [name]: undefined } as ClientOptions }), {
+        code: 'FST_MQTT_OPTIONS_INVALID', message: new RegExp(`'client.${name}': there is no such option`)
+      })
+    })
+  }
 })
 
 suite('BackOff', () => {

@@ -245,6 +245,32 @@ suite('Inbox: reconnects', () => {
     })
   }
 
+  test('a connection that was closed on purpose, and another one: as if it was lost', () => {
+    const { port, inbox, delivered, done } = open()
+    const message = new Sent('a', 1, 1)
+    inbox.receive(message)
+    inbox.onUp(true)
+    assert.equal(inbox.unacked, 0)
+    done('a')
+    assert.deepEqual(port.take(), [])
+    inbox.receive(message.again())
+    assert.deepEqual([port.take(), delivered], [['PUBACK 1'], ['a']])
+  })
+
+  test('taken over by another process: nothing is acknowledged, and nothing is known again', () => {
+    const { port, inbox, delivered, done } = open()
+    inbox.receive(new Sent('a', 1, 1))
+    inbox.receive(new Sent('b', 2, 2))
+    done('b')
+    port.take()
+    inbox.reset()
+    inbox.onUp(true)
+    done('a')
+    inbox.receive(new Sent('a', 1, 1, '', true))
+    inbox.receive(new Sent('b', 2, 2, '', true))
+    assert.deepEqual([port.take(), delivered], [[], ['a', 'b', 'a', 'b']])
+  })
+
   test('a broker that uses an identifier twice at once: both are handled, and counted', () => {
     const { port, inbox, receipts, delivered } = open()
     inbox.receive(new Sent('a', 1, 1))

@@ -97,6 +97,33 @@ suite('publishing over cuts, on Mosquitto', { skip: mosquittoMissing, concurrenc
     }
   }
 
+  for (const [version, session] of [[5, 'clean'], [5, 'kept'], [4, 'clean'], [4, 'kept']] as const) {
+    test(`MQTT ${version}, a ${session} session: the broker is started again in the midst of 600`, async (t) => {
+      const persistent = ['persistence true', 'persistence_location {{dir}}/']
+      const broker = await startMosquitto(t, { lines: [...unbounded, ...persistent] })
+      const { fastify } = await createApp(t, {
+        url: broker.url, protocolVersion: version, reconnect, ...(session === 'kept' ? keptSession() : {})
+      })
+      await fastify.ready()
+      const publishing: Promise<string>[] = []
+      let restarted: Promise<void> | undefined
+      for (let n = 0; n < 600; n++) {
+        const qos = n % 2 === 0 && session === 'kept' ? 2 : 1
+        publishing.push(endOf(fastify.mqtt.publish(`n/${n}`, '1', { qos, retain: true })))
+        if (n % 2 === 1) await sleep(1)
+        if (n === 300) restarted = broker.stop().then(() => broker.start())
+      }
+      await restarted
+      const ends = await within(Promise.all(publishing), ceilingMs, 'end of every publish')
+      assert.deepEqual(new Set(ends), new Set(['ok']))
+      assert.ok(fastify.mqtt.health().attempts > 1)
+      // What the broker has taken it has kept.
+      const { firsts, arrived } = await observe(t, broker)
+      await arrived()
+      assert.equal(firsts().length, 600)
+    })
+  }
+
   for (const [version, isCut] of [[5, false], [4, true]] as const) {
     test(`MQTT ${version}: 70,000 that waited for the broker${isCut ? ', and a cut with every identifier in use' : ''}`, async (t) => {
       const broker = await startMosquitto(t, { lines: unbounded })

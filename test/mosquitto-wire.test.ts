@@ -117,8 +117,9 @@ suite('the raw client, on Mosquitto', { skip: mosquittoMissing }, () => {
   })
 })
 
-/** A way from the app to the broker through a proxy that cuts. */
-const ways: Readonly<Record<string, (owner: Owner, broker: Mosquitto) => Promise<[Proxy, MultimqttOptions]>>> = {
+/** From the app to the broker through a proxy that cuts. */
+type Way = (owner: Owner, broker: Mosquitto) => Promise<[Proxy, MultimqttOptions]>
+const ways: Readonly<Record<string, Way>> = {
   async tcp (owner, { ports }) {
     const proxy = await startProxy(owner, ports.plain)
     return [proxy, { url: proxy.url }]
@@ -140,7 +141,7 @@ const ways: Readonly<Record<string, (owner: Owner, broker: Mosquitto) => Promise
 suite('transports, on Mosquitto', { skip: mosquittoMissing }, () => {
   for (const [name, wayTo] of Object.entries(ways)) {
     for (const version of [5, 4] as const) {
-      test(`${name}, MQTT ${version}: a cut in the middle of 3 MB leaves nothing open, told once`, async (t) => {
+      test(`${name}, MQTT ${version}: a cut in the middle of 3 MB leaves nothing open`, async (t) => {
         const broker = await startMosquitto(t, unlimited)
         const [proxy, options] = await wayTo(t, broker)
         const { fastify, client, ...app } = await ready(t, {

@@ -261,6 +261,38 @@ suite('Outbox: every publish settles', () => {
     assert.deepEqual(port.take(), ['a', 'PUBREL a'])
   })
 
+  test('when another process has the session, wherever it waits; later a new one begins with all room', async () => {
+    const { port, ends, publish, outbox, up, ack } = open({ limits: { receiveMaximum: 2 } })
+    outbox.foreign(() => {})
+    for (const topic of names(3)) publish(topic, 2)
+    publish('with the socket', 0)
+    outbox.reset(Object.assign(new Error('taken over'), { code: 'TAKEN_OVER' }))
+    port.isUp = false
+    await turn()
+    assert.deepEqual([ends.size, new Set(ends.values())], [4, new Set(['TAKEN_OVER'])])
+    publish('m3')
+    publish('m4')
+    port.take()
+    up(true)
+    assert.deepEqual(port.take(), ['m3', 'm4'])
+    ack('m3')
+    ack('m4')
+    await turn()
+    assert.deepEqual([ends.get('m3'), ends.get('m4'), outbox.isAwaitingAcks], ['ok', 'ok', false])
+  })
+
+  test('a connection that was closed on purpose, and another one: as if it was lost', async () => {
+    const { port, ends, publish, up } = open({ limits: { receiveMaximum: 2 } })
+    for (const topic of names(3)) publish(topic)
+    publish('with the socket', 0)
+    port.take()
+    up(true)
+    await turn()
+    assert.deepEqual([port.take(), [...ends]], [
+      ['m0 again', 'm1 again'], [['with the socket', 'DELIVERY_UNKNOWN']]
+    ])
+  })
+
   test('flush: ends when nothing waits, or after the time', async (t) => {
     const clock = stopClock(t)
     const { publish, ack, outbox } = open()

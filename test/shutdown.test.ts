@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { join } from 'node:path'
-import { test } from 'node:test'
+import { after, before, suite, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
-import { createApp, inbox } from './helpers/app.ts'
+import type { MultimqttOptions } from '../lib/index.ts'
+import { createApp, inbox, type TestApp } from './helpers/app.ts'
+import type { Owner } from './helpers/cleanup.ts'
 import { deferred, within } from './helpers/deadline.ts'
 import { closedPort } from './helpers/ports.ts'
 import { startProxy } from './helpers/proxy.ts'
@@ -117,15 +119,130 @@ test('close: works after a failed start', async (t) => {
   await within(fastify.close(), ceilingMs, 'close')
 })
 
-test('close: works while offline, and while connecting to a blackhole', async (t) => {
-  const silent = await startSilentServer(t)
-  for (const port of [await closedPort(), silent.port]) {
-    const { fastify } = await createApp(t, { url: `mqtt://127.0.0.1:${port}`, start: 'background' })
-    await fastify.ready()
-    const connecting = assert.rejects(fastify.mqtt.connect(), { code: 'FST_MQTT_CLOSED' })
-    await within(fastify.close(), ceilingMs, 'close')
-    await connecting
+interface State {
+  readonly url: string
+  readonly options?: MultimqttOptions
+  /** Resolves when it is reached. */
+  readonly reach: (app: TestApp) => unknown
+}
+
+suite('close: ends in bounded time and settles everything', () => {
+  const background: MultimqttOptions = { start: 'background', reconnect: { minDelay: 60_000, maxDelay: 60_000 } }
+  const states: Readonly<Record<string, (t: Owner) => Promise<State>>> = {
+    'never connected': async () => ({ url: 'mqtt://127.0.0.1:1', options: { start: 'manual' }, reach () {} }),
+    'offline, between attempts': async () => ({
+      url: `mqtt://127.0.0.1:${await closedPort()}`,
+      options: background,
+      reach: ({ logged }) => logged(/could not connect/)
+    }),
+    'connecting to a blackhole': async (t) => {
+      const silent = await startSilentServer(t)
+      const reach = async () => {
+        while (silent.connections() === 0) await new Promise((resolve) => setImmediate(resolve))
+      }
+      return { url: silent.url, options: background, reach }
+    },
+    'in credentials()': async (t) => {
+      const broker = await startScriptedBroker(t)
+      const asked = deferred<void>()
+      const credentials = async () => {
+        asked.resolve()
+        return await new Promise<never>(() => {})
+      }
+      return { url: broker.url, options: { ...background, credentials }, reach: () => asked.promise }
+    },
+    'during a reconnect': async (t) => {
+      const broker = await startScriptedBroker(t)
+      const reach = async ({ logged }: TestApp) => {
+        await broker.next('connect')
+        broker.connections[0]?.destroy()
+        await logged(/lost the connection/)
+      }
+      return { url: broker.url, options: background, reach }
+    }
   }
+  for (const [name, create] of Object.entries(states)) {
+    test(name, async (t) => {
+      const { url, options, reach } = await create(t)
+      const app = await createApp(t, { url, drainTimeout: 50, ...options })
+      const { fastify } = app
+      await fastify.ready()
+      const connecting = options?.start === 'manual' || name === 'during a reconnect' ? [] : [fastify.mqtt.connect()]
+      const publishing = [1, 2, 2].map((qos) => fastify.mqtt.publish('a', 'b', { qos: qos as 1 | 2 }))
+      const outcomes = Promise.allSettled([...connecting, ...publishing])
+      await reach(app)
+      const draining = app.logged(/^closing the connection/)
+      await within(Promise.all([fastify.mqtt.close(), fastify.mqtt.close(), fastify.close()]), ceilingMs, 'close')
+      await draining
+      const codes = (await outcomes).map((one) =>
+        one.status === 'rejected' && (one.reason as { code: string }).code)
+      assert.deepEqual(codes, [...connecting, ...publishing].map(() => 'FST_MQTT_CLOSED'))
+      const { ok, status } = fastify.mqtt.health()
+      assert.deepEqual([ok, status], [false, 'closed'])
+      await assert.rejects(fastify.mqtt.publish('a', 'b'), { code: 'FST_MQTT_CLOSED' })
+      await assert.rejects(fastify.mqtt.connect(), { code: 'FST_MQTT_CLOSED' })
+    })
+  }
+
+  test('before the application is ready: nothing is connected, and neither close() nor ready() rejects', async (t) => {
+    const broker = await startScriptedBroker(t)
+    const { fastify } = await createApp(t, { url: broker.url })
+    const starting = fastify.ready()
+    await within(fastify.close(), ceilingMs, 'close')
+    await starting
+    assert.equal(fastify.mqtt.status, 'closed')
+    assert.equal(broker.connections.length, 0)
+  })
+
+  test('while the application waits for a blackhole: when the start has failed', async (t) => {
+    const silent = await startSilentServer(t)
+    const { fastify, logged } = await createApp(t, { url: silent.url, connectTimeout: 200 })
+    const starting = assert.rejects(async () => { await fastify.ready() }, { code: 'FST_MQTT_CONNECT_FAILED' })
+    await logged(/^connecting to/)
+    await within(fastify.close(), ceilingMs, 'close')
+    await starting
+    assert.equal(fastify.mqtt.status, 'closed')
+  })
+
+  test('after a listen() that failed: with DISCONNECT', async (t) => {
+    const broker = await startScriptedBroker(t)
+    const { fastify } = await createApp(t, { url: broker.url })
+    await assert.rejects(fastify.listen({ host: '127.0.0.1', port: broker.port }), { code: 'EADDRINUSE' })
+    assert.equal(fastify.mqtt.status, 'ready')
+    await within(fastify.close(), ceilingMs, 'close')
+    await broker.next('disconnect')
+    assert.equal(fastify.mqtt.status, 'closed')
+  })
+
+  test('a pluginTimeout that is shorter than drainTimeout holds for what waits to be sent, too', async (t) => {
+    const broker = await startScriptedBroker(t, { onPacket: ({ cmd }) => cmd === 'publish' })
+    const options = { url: broker.url, drainTimeout: 60_000 }
+    const { fastify } = await createApp(t, options, { pluginTimeout: 1_100 })
+    await fastify.ready()
+    const publishing = assert.rejects(fastify.mqtt.publish('a', 'b', { qos: 1 }), { code: 'FST_MQTT_CLOSED' })
+    await within(fastify.close(), ceilingMs, 'close')
+    await publishing
+    await broker.next('disconnect')
+  })
+
+  test('a broker that comes back while it is closed is still given what waits', async (t) => {
+    const port = await closedPort()
+    const { fastify, logged } = await createApp(t, {
+      url: `mqtt://127.0.0.1:${port}`,
+      start: 'background',
+      drainTimeout: 5_000,
+      reconnect: { minDelay: 1, maxDelay: 1 }
+    })
+    await fastify.ready()
+    const publishing = fastify.mqtt.publish('a', 'b', { qos: 1 })
+    const closing = fastify.close()
+    await logged(/^closing the connection/)
+    const broker = await startScriptedBroker(t, { port })
+    await within(closing, ceilingMs, 'close')
+    await publishing
+    await broker.next('disconnect')
+    assert.equal(broker.connections.length, 1)
+  })
 })
 
 test('close: works with a half-open peer', async (t) => {
@@ -150,22 +267,75 @@ test('close: publish() works in onClose of a child and in a request that is stil
   assert.equal((await broker.next('publish')).topic, 'from/onClose')
 })
 
-for (const scenario of ['closed-port', 'blackhole', 'refused', 'closed', 'reconnecting', 'idle']) {
-  test(`exit: nothing keeps the process alive (${scenario})`, async (t) => {
-    const broker = await startScriptedBroker(t)
-    const refusing = await startScriptedBroker(t, { connack: { reasonCode: 135 } })
-    const silent = await startSilentServer(t)
-    const ports: Record<string, number> = {
-      'closed-port': await closedPort(),
-      blackhole: silent.port,
-      refused: refusing.port,
-      closed: broker.port,
-      reconnecting: broker.port,
-      idle: broker.port
-    }
-    const script = join(fileURLToPath(import.meta.url), '..', 'fixtures', 'exit.js')
-    const programArguments = [script, String(ports[scenario]), scenario]
-    const { stdout } = await run(process.execPath, programArguments, { timeout: ceilingMs * 2 })
-    assert.match(stdout, ports[scenario] === broker.port ? /closed/ : /FST_MQTT_CONNECT_FAILED/)
-  })
+/** What a process of `fixtures/exit.ts` finds, and what it prints. */
+interface Exit {
+  readonly port: (servers: Servers) => number
+  readonly prints: RegExp
 }
+
+type Servers = Awaited<ReturnType<typeof startServers>>
+
+/** One of each kind, for all processes. */
+async function startServers (owner: Owner) {
+  const published: string[] = []
+  const broker = await startScriptedBroker(owner, {
+    onPacket (packet, connection) {
+      if (packet.cmd === 'publish') published.push(packet.topic)
+      if (packet.cmd !== 'subscribe') return
+      const message = { cmd: 'publish', topic: 'slow', payload: '', qos: 0, dup: false, retain: false } as const
+      setImmediate(() => connection.send(message))
+    }
+  })
+  const refusing = await startScriptedBroker(owner, { connack: { reasonCode: 135 } })
+  const mute = await startScriptedBroker(owner, { onPacket: ({ cmd }) => cmd === 'publish' })
+  const ending = await startScriptedBroker(owner, {
+    onPacket: ({ cmd }) => {
+      if (cmd !== 'publish') return false
+      proxy.hold()
+      return true
+    }
+  })
+  const proxy = await startProxy(owner, ending.port)
+  const silent = await startSilentServer(owner)
+  return { broker, published, refusing, mute, proxy, silent, closedPort: await closedPort() }
+}
+
+const unsettled = /FST_MQTT_CLOSED\nFST_MQTT_CLOSED\nclosed\n$/
+const exits: Readonly<Record<string, Exit>> = {
+  'closed-port': { port: (servers) => servers.closedPort, prints: /^FST_MQTT_CONNECT_FAILED\n$/ },
+  blackhole: { port: ({ silent }) => silent.port, prints: /^FST_MQTT_CONNECT_FAILED\n$/ },
+  refused: { port: ({ refusing }) => refusing.port, prints: /^FST_MQTT_CONNECT_FAILED\n$/ },
+  closed: { port: ({ broker }) => broker.port, prints: /^closed\n$/ },
+  idle: { port: ({ broker }) => broker.port, prints: /^closed\n$/ },
+  'never acknowledged': { port: ({ mute }) => mute.port, prints: unsettled },
+  'half-open': { port: ({ proxy }) => proxy.port, prints: unsettled },
+  reconnecting: { port: ({ broker }) => broker.port, prints: /^closed\n$/ },
+  'between attempts': { port: (servers) => servers.closedPort, prints: /^closed\n$/ },
+  'offline with a queue': { port: (servers) => servers.closedPort, prints: unsettled },
+  'connecting to a blackhole': { port: ({ silent }) => silent.port, prints: /^closed\n$/ },
+  'in credentials()': { port: ({ broker }) => broker.port, prints: /^closed\n$/ },
+  'never connected': { port: ({ broker }) => broker.port, prints: /^closed\n$/ },
+  'handlers running': { port: ({ broker }) => broker.port, prints: /^closed\n$/ },
+  'listen() that failed': { port: ({ broker }) => broker.port, prints: /^EADDRINUSE\nclosed\n$/ },
+  twice: { port: ({ broker }) => broker.port, prints: /^closed\n$/ }
+}
+
+suite('exit: nothing keeps the process alive', { concurrency: 4 }, () => {
+  let servers: Servers
+  const owned: (() => unknown)[] = []
+  before(async () => {
+    servers = await startServers({ after: (task) => { owned.push(task as () => unknown) } })
+  })
+  after(async () => { for (const task of owned) await task() })
+
+  for (const [scenario, { port, prints }] of Object.entries(exits)) {
+    test(scenario, async () => {
+      const script = join(fileURLToPath(import.meta.url), '..', 'fixtures', 'exit.js')
+      const programArguments = [script, String(port(servers)), scenario]
+      const { stdout, stderr } = await run(process.execPath, programArguments, { timeout: ceilingMs * 2 })
+      assert.match(stdout, prints)
+      assert.equal(stderr, '')
+      if (scenario === 'handlers running') assert.ok(servers.published.includes('from/handler'))
+    })
+  }
+})

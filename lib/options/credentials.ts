@@ -13,10 +13,21 @@ export class Credentials {
   readonly mayChange: boolean
   readonly #ask: () => unknown
 
-  /** @param ask gives them anew for every attempt */
-  constructor (ask: () => unknown, mayChange = true) {
+  readonly #username: string | undefined
+
+  /**
+   * @param ask gives them anew for every attempt
+   * @param username where it is known beforehand
+   */
+  constructor (ask: () => unknown, mayChange = true, username?: string) {
     this.#ask = ask
     this.mayChange = mayChange
+    this.#username = username
+  }
+
+  /** Undefined where the application's function gives it. */
+  get username (): string | undefined {
+    return this.#username
   }
 
   /**

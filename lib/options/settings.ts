@@ -21,8 +21,6 @@ import { presenceOf, willOf, type Presence, type Will } from './will.ts'
 export interface Settings {
   readonly address: Address
   readonly credentials: Credentials
-  /** Undefined also where a function gives it. */
-  readonly username: string | undefined
   readonly prefix: string
   readonly namespace: string | undefined
   readonly clientId: string
@@ -93,7 +91,6 @@ export function resolveOptions (given: unknown, host: HostLimits): Settings {
   return {
     address: addressOf(options, url, protocol),
     credentials: credentialsOf(options, url),
-    username: options.username ?? url?.username,
     prefix,
     namespace: options.namespace,
     clientId: clientIdOf(options),
@@ -244,7 +241,7 @@ function credentialsOf (options: MultimqttOptions, url: BrokerUrl | undefined): 
   }
   const problem = loginProblem(username, password)
   if (problem !== undefined) throw invalid(problem.key, problem.problem)
-  return new Credentials(() => ({ username, password }), false)
+  return new Credentials(() => ({ username, password }), false, username)
 }
 
 function prefixOf (

@@ -61,6 +61,11 @@ export class Relay implements TaskHost {
     this.#limits = limits
   }
 
+  /** What is not answered yet. */
+  get waiting (): { readonly messages: number, readonly bytes: number } {
+    return { messages: this.#tasks.size, bytes: this.#bytes }
+  }
+
   /**
    * Publishes by the owner. Rejects with what the owner rejects with, and with `FST_MQTT_OFFLINE` (QoS 0
    * while there is no owner), `FST_MQTT_DELIVERY_UNKNOWN` (QoS 0 and 2 in flight when the owner was lost),

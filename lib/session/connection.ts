@@ -214,7 +214,7 @@ export class Connection implements Link {
       ...clientOptions(this.#settings), messageIdProvider: new LowIds(), manualConnect: true
     })
     client.on('error', (error) => {
-      // Others are about what the raw client was told to do.
+      // Where it is the cause of an end, that has begun; others are about what the raw client was told to do.
       const isEnd = client === this.#client && this.#wire?.destroyed === true
       if (isEnd) this.#attemptError ??= asConnectionError(error)
     })

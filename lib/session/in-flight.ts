@@ -40,12 +40,6 @@ export class InFlight {
     this.#jobs.delete(job.packetId)
   }
 
-  /** The session is another process's now. */
-  clear (): void {
-    this.#again.drain()
-    this.#jobs.clear()
-  }
-
   /** The next to be sent again. What was given up meanwhile is not. */
   takeAgain (): Job | undefined {
     for (let job = this.#again.shift(); job !== undefined; job = this.#again.shift()) {

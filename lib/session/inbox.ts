@@ -77,6 +77,8 @@ export class Inbox {
   }
 
   onUp (isSessionPresent: boolean): void {
+    // A connection that was closed on purpose ends without a word.
+    this.onDown()
     this.#isUp = true
     if (isSessionPresent) return
     this.#carried.clear()
@@ -142,7 +144,9 @@ export class Inbox {
    */
   #isKnown (message: ReceivedPublish): boolean {
     const { messageId } = message
-    const known = this.#unacked.get(messageId) ?? this.#carried.get(messageId)
+    const isCarrying = this.#carried.size > 0
+    const known = this.#unacked.get(messageId) ?? (isCarrying ? this.#carried.get(messageId) : undefined)
+    if (known === undefined && !isCarrying) return false
     if (known !== undefined && isSame(known.message, message)) {
       if (this.#carried.delete(messageId) && message.qos !== 0) {
         this.#enlist(known, message.qos)

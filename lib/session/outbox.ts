@@ -95,6 +95,8 @@ export class Outbox implements JobHost {
   }
 
   onUp (isSessionPresent: boolean): void {
+    // A connection that was closed on purpose ends without a word.
+    if (this.#isUp) this.#lose(new errors.FST_MQTT_CONNECTION('the connection was closed'))
     this.#isUp = true
     this.#connection++
     this.#suspicion.onUp(this.#port.rttMs)
@@ -173,7 +175,7 @@ export class Outbox implements JobHost {
   /** Settles all that waits: another process has taken the session over. */
   reset (error: Error): void {
     this.#settleAll(() => error)
-    this.#inFlight.clear()
+    this.#inFlight.loseSession()
   }
 
   /** Takes no more, and settles what still waits. */

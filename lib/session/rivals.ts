@@ -50,14 +50,15 @@ export class Rivals {
       this.#briefs = suspiciousCount
       return error
     }
-    const isSilent = error === undefined || isReset(error)
     // Both wait longer and longer, and live as long as the other waits.
     const limitMs = this.areSuspected ? Math.max(briefMs, 2 * this.#longestWaitMs) : briefMs
-    const isBrief = isSilent && this.#now() - this.#upSince < limitMs
-    this.#briefs = isBrief ? this.#briefs + 1 : 0
+    const isBrief = this.#now() - this.#upSince < limitMs
+    // A reset is no evidence: brokers make one where something was left unread, and bad networks all the time.
+    if (isBrief && error !== undefined && isReset(error)) return error
+    this.#briefs = isBrief && error === undefined ? this.#briefs + 1 : 0
     if (!this.areSuspected) return error
     return new errors.FST_MQTT_CONNECTION(
-      'the broker closes the connection again and again soon after it was made, and does not say why: is another ' +
-      `client connected with the clientId '${this.#clientId}'?`, { cause: error })
+      'the broker closes the connection again and again soon after it was made, and does not say why: ' +
+      `is another client connected with the clientId '${this.#clientId}'?`)
   }
 }

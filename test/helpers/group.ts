@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Worker } from 'node:worker_threads'
 import mqtt, { type MqttClient } from 'mqtt'
-import type { Command, Report, WorkerOptions } from '../fixtures/group-worker.ts'
+import type { Command, Report, View, WorkerOptions } from '../fixtures/group-worker.ts'
 import { onEnd, type Owner } from './cleanup.ts'
 import { within } from './deadline.ts'
 import { Mailbox } from './mailbox.ts'
@@ -33,11 +33,16 @@ export interface GroupWorker {
   kill (): Promise<void>
   /** Resolves with the answer to a publish: the code of its error, undefined if it was acknowledged. */
   publish (topic: string, qos: 0 | 1 | 2): Promise<string | undefined>
+  /** The next report of a type. */
+  next (type: Report['type'], timeoutMs?: number): Promise<Report>
+  look (): Promise<View>
+  /** Closes its application, and resolves when the process or thread has ended by itself: with its exit code. */
+  end (): Promise<number | null>
 }
 
 interface Handle {
   readonly pid: number | undefined
-  readonly ended: Promise<unknown>
+  readonly ended: Promise<number | null>
   tell (command: Command): void
   kill (): void
   onReport (listener: (report: Report) => void): void
@@ -66,10 +71,8 @@ export class GroupRun {
       name,
       url: this.#broker.url,
       dir: this.dir,
-      heartbeatMs: 250,
-      ownerTimeoutMs: 1_500,
       journal: join(this.dir, `${name}.journal`),
-      handlerMs: 0,
+      handlerMs: 20,
       publishEveryMs: 0,
       ...this.#settings,
       ...settings
@@ -173,6 +176,18 @@ class StartedWorker implements GroupWorker {
       (report) => report.type === 'published' && report.id === id, `answer to ${this.name}`, 15_000)
     return answer.type === 'published' ? answer.code : undefined
   }
+
+  async look (): Promise<View> {
+    this.tell({ do: 'look' })
+    const answer = await this.next('view')
+    if (answer.type !== 'view') throw new Error('not a view')
+    return answer.view
+  }
+
+  async end (): Promise<number | null> {
+    this.tell({ do: 'end' })
+    return await within(this.#handle.ended, 10_000, `end of ${this.name}`)
+  }
 }
 
 const starters: Record<Kind, (options: WorkerOptions) => Handle> = {
@@ -192,7 +207,7 @@ function processHandle (child: ChildProcess): Handle {
   endWithUs(child)
   return {
     pid: child.pid,
-    ended: once(child, 'exit'),
+    ended: exitCode(child),
     tell: (command) => { child.send(command) },
     kill: () => { child.kill('SIGKILL') },
     onReport: (listener) => child.on('message', (report) => listener(report as Report))
@@ -202,7 +217,7 @@ function processHandle (child: ChildProcess): Handle {
 function clusterHandle (worker: ClusterWorker): Handle {
   return {
     ...processHandle(worker.process),
-    ended: once(worker, 'exit'),
+    ended: exitCode(worker),
     onReport: (listener) => worker.on('message', (report) => listener(report as Report))
   }
 }
@@ -219,11 +234,16 @@ function threadHandle (worker: Worker): Handle {
   }
 }
 
+async function exitCode (ending: ChildProcess | ClusterWorker): Promise<number | null> {
+  const [code] = await once(ending as ChildProcess, 'exit') as [number | null]
+  return code
+}
+
 /** What was published to the group and by it, and what became of that. */
 export interface Outcome {
-  /** Acknowledged by the broker, but never handled. */
+  /** Sent to the group, but never handled to the end. */
   readonly lost: number
-  /** Handled more than once. */
+  /** Times that a handler began with what another had begun with. */
   readonly duplicates: number
   /** Acknowledged to whoever published by the group, but never delivered. */
   readonly lostByGroup: number
@@ -296,12 +316,12 @@ export class Load {
   }
 
   #count (): Outcome {
-    const done = this.#run.lines('done').map(([, number]) => number)
-    const distinct = new Set(done)
+    const begun = this.#run.lines('begun').map(([, number]) => number)
+    const done = new Set(this.#run.lines('done').map(([, number]) => number))
     const acked = this.#run.lines('acked').map(([, id]) => id ?? '')
     return {
-      lost: this.#sent - distinct.size,
-      duplicates: done.length - distinct.size,
+      lost: this.#sent - done.size,
+      duplicates: begun.length - new Set(begun).size,
       lostByGroup: acked.filter((id) => !this.#received.has(id)).length,
       failedByGroup: this.#run.lines('failed').length
     }
