@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url'
 import multimqtt, { type MultimqttOptions } from '../lib/index.ts'
 import { createApp, createFastify, inbox, type TestApp } from './helpers/app.ts'
 import { onEnd, type Owner } from './helpers/cleanup.ts'
-import { mosquittoPub, mosquittoSub } from './helpers/mosquitto-clients.ts'
+import { mosquittoCtrl, mosquittoPub, mosquittoSub } from './helpers/mosquitto-clients.ts'
 import {
   certificates, mosquittoMissing, passwordFile, startMosquitto
 } from './helpers/mosquitto.ts'
@@ -72,18 +72,19 @@ suite('a connection to Mosquitto', { skip, concurrency: 4 }, () => {
 
   test('TLS spoken to the plain port, and the reverse: the error says where to look', async (t) => {
     const { ports } = await startMosquitto(t)
-    for (const [options, says] of [
+    const cases = [
       [{ url: `mqtts://localhost:${ports.plain}`, tls: { ca } }, /does that port speak TLS\?/],
       [{ url: `mqtt://localhost:${ports.tls}` }, /is that an MQTT broker, and its port for mqtt:\/\/\?/],
       [{ url: `mqtt://localhost:${ports.websocket}` }, /is that an MQTT broker, and its port for mqtt:\/\/\?/],
       [{ url: `ws://localhost:${ports.plain}` }, /is that an MQTT broker, and its port for ws:\/\/\?/],
       [{ url: `mqtts://localhost:${ports.tls}` }, /is its authority in tls.ca\?/]
-    ] as const) {
-      const { fastify, lines } = await createApp(t, { ...options, connectTimeout: 400 })
+    ] as const
+    await Promise.all(cases.map(async ([options, says]) => {
+      const { fastify, lines } = await createApp(t, { ...options, connectTimeout: 1_500 })
       await assert.rejects(async () => { await fastify.ready() }, { code: 'FST_MQTT_CONNECT_FAILED', message: says })
       const [line] = lines.filter(({ msg }) => msg.startsWith('could not connect'))
       assert.match(line?.msg ?? '', says)
-    }
+    }))
   })
 
   for (const protocolVersion of [5, 4] as const) {
@@ -316,5 +317,104 @@ suite('start and close on Mosquitto', { skip, concurrency: 4 }, () => {
     for (let count = 0; count < 6; count++) topics.add((await observer.next()).topic)
     const names = ['root', 'child', 'grandchild'].flatMap((name) => [`from/${name}/onReady`, `from/${name}/onClose`])
     assert.deepEqual(topics, new Set(names))
+  })
+})
+
+suite('what the predecessor did wrong, on Mosquitto', { skip, concurrency: 4 }, () => {
+  test('SEED-01: after a cut with a clean session every filter is subscribed again, and messages arrive', async (t) => {
+    const broker = await startMosquitto(t)
+    const proxy = await startProxy(t, broker.ports.plain)
+    const { fastify, logged } = await createApp(t, { url: proxy.url, reconnect })
+    const seen = inbox<string>()
+    fastify.mqtt.topic('a/+', { qos: 1 }, (message) => seen.put(message.topic))
+    fastify.mqtt.topic('b', { qos: 1 }, (message) => seen.put(message.topic))
+    await fastify.ready()
+    for (let round = 0; round < 2; round++) {
+      proxy.cut()
+      await logged(/^connected to .* again/)
+      await fastify.mqtt.connect()
+      for (const topic of ['a/1', 'b']) {
+        await mosquittoPub(broker, { topic, message: '' })
+        assert.equal(await seen.next(), topic)
+      }
+    }
+  })
+
+  for (const protocolVersion of [5, 4] as const) {
+    test(`SEED-04: a refused filter is no granted one, and the app is not ok, MQTT ${protocolVersion}`, async (t) => {
+      const broker = await startMosquitto(t)
+      for (const command of [
+        ['createClient', 'ann', '-p', 'secret'], ['createRole', 'r'],
+        ['addRoleACL', 'r', 'subscribePattern', 'allowed/#', 'allow'], ['addClientRole', 'ann', 'r']
+      ]) await mosquittoCtrl(broker, 'dynsec', ...command)
+      const { fastify, logged } = await createApp(t, {
+        url: `mqtt://ann:secret@127.0.0.1:${broker.ports.dynsec}`, protocolVersion
+      })
+      fastify.mqtt.topic('forbidden', () => {})
+      fastify.mqtt.topic('allowed/+', () => {})
+      await fastify.ready()
+      await logged(/^subscription to 'forbidden' was refused: /)
+      const { ok, status, subscriptions: { granted, refused, pending } } = fastify.mqtt.health()
+      assert.deepEqual([ok, status, pending], [false, 'ready', []])
+      assert.deepEqual(granted.map(({ filter }) => filter), ['allowed/+'])
+      assert.deepEqual(refused.map(({ filter, reasonCode }) => [filter, reasonCode]),
+        [['forbidden', protocolVersion === 5 ? 0x87 : 0x80]])
+    })
+  }
+
+  test('SEED-15: a handler that throws on QoS 1 is told, the message is acknowledged, the next one is handled', async (t) => {
+    const broker = await startMosquitto(t)
+    const options = { url: broker.url, clientId: 'me', session: { expiry: 60 } }
+    const { fastify } = await createApp(t, options)
+    const failures = inbox<string>()
+    const seen = inbox<string>()
+    fastify.mqtt.addHook('onError', (error, message) => failures.put(`${message.text()} ${String(error)}`))
+    fastify.mqtt.topic('t', { qos: 1 }, (message) => {
+      if (message.text() === 'bad') throw new Error('boom')
+      seen.put(message.text())
+    })
+    await fastify.ready()
+    for (const message of ['bad', 'good']) await mosquittoPub(broker, { topic: 't', message, qos: 1 })
+    assert.equal(await failures.next(), 'bad Error: boom')
+    assert.equal(await seen.next(), 'good')
+    assert.equal(fastify.mqtt.status, 'ready')
+    await fastify.close()
+    // The broker keeps nothing for this session.
+    const again = await createApp(t, options)
+    const left = inbox<string>()
+    again.fastify.mqtt.topic('t', { qos: 1 }, (message) => left.put(message.text()))
+    await again.fastify.ready()
+    await mosquittoPub(broker, { topic: 't', message: 'marker', qos: 1 })
+    assert.equal(await left.next(), 'marker')
+  })
+
+  test('SEED-19: a publish while disconnected settles: QoS 0 as an error, QoS 1 and 2 by the broker later', async (t) => {
+    const broker = await startMosquitto(t)
+    const { fastify, logged } = await createApp(t, { url: broker.url, reconnect })
+    await fastify.ready()
+    await broker.stop()
+    await logged(/^lost the connection/)
+    await assert.rejects(fastify.mqtt.publish('a', '0'), { code: 'FST_MQTT_OFFLINE', statusCode: 503 })
+    const publishing = [1, 2].map((qos) => fastify.mqtt.publish('a', String(qos), { qos: qos as 1 | 2, retain: true }))
+    assert.equal(fastify.mqtt.stats().outbox.messages, 2)
+    await broker.start()
+    await Promise.all(publishing)
+    assert.equal(fastify.mqtt.stats().outbox.messages, 0)
+    const late = mosquittoSub(t, broker, { topics: ['a'] })
+    assert.equal(await text(late), '2')
+  })
+
+  test('SEED-27: filters that overlap, a copy for each: each topic is handled once', async (t) => {
+    const broker = await startMosquitto(t, { lines: ['allow_duplicate_messages true'] })
+    const { fastify } = await createApp(t, { url: broker.url })
+    const seen = inbox<string>()
+    fastify.mqtt.topic('a/#', { qos: 1 }, (message) => seen.put(`# ${message.text()}`))
+    fastify.mqtt.topic('a/+', { qos: 1 }, (message) => seen.put(`+ ${message.text()}`))
+    await fastify.ready()
+    for (const message of ['1', '2', 'end']) await mosquittoPub(broker, { topic: 'a/b', message, qos: 1 })
+    while (!seen.all.includes('# end') || !seen.all.includes('+ end')) await seen.next()
+    // All copies of what came before are here.
+    await fastify.mqtt.publish('round/trip', '', { qos: 1 })
+    assert.deepEqual([...seen.all].sort(), ['# 1', '# 2', '# end', '+ 1', '+ 2', '+ end'])
   })
 })
