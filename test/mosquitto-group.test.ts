@@ -385,7 +385,6 @@ suite('processes that are one presence, on Mosquitto', { skip, concurrency: 3 },
 
 for (const part of ['each', 'owner', 'member'] as const) processesContract(part, skip)
 
-
 function temporaryDirectory (t: TestContext): string {
   const dir = mkdtempSync(join(tmpdir(), 'multimqtt-group-'))
   onEnd(t, () => rmSync(dir, { recursive: true, force: true }))

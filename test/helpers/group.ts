@@ -36,7 +36,7 @@ export interface GroupWorker {
   /** The next report of a type. */
   next (type: Report['type'], timeoutMs?: number): Promise<Report>
   look (): Promise<View>
-  /** Closes its application, and resolves when the process or thread has ended by itself: with its exit code. */
+  /** Closes its application. Resolves with the exit code when the process or thread has ended by itself. */
   end (): Promise<number | null>
 }
 
