@@ -10,6 +10,8 @@ export interface AckPort {
 export type Deliver = (message: ReceivedPublish, receipt: Receipt | undefined) => void
 
 const [puback, pubrec, pubcomp] = [4, 5, 7] as const
+/** Milliseconds for which the oldest message may hold up the acknowledgements of others. */
+const patienceMs = 1_000
 
 /**
  * The acknowledgement that a message waits for, over all connections of its session: a message that the
@@ -45,8 +47,11 @@ export class Receipt {
 
 /**
  * What came in with QoS 1 and 2 and is not acknowledged. The acknowledgement follows the handlers, so that
- * what dies with the process is sent again; with QoS 2 it is the PUBREC. In the order in which the messages
- * came [MQTT-4.6.0-2, MQTT-4.6.0-3].
+ * what dies with the process is sent again; with QoS 2 it is the PUBREC.
+ *
+ * In the order in which the messages came [MQTT-4.6.0-2, MQTT-4.6.0-3], unless one takes very long: a broker
+ * sends no more than its window while the oldest is not acknowledged (Mosquitto: 20): a handler that
+ * hangs, or waits to be run again, would stop all others. Brokers find what is acknowledged by its identifier.
  */
 export class Inbox {
   readonly #port: AckPort
@@ -56,6 +61,10 @@ export class Inbox {
   readonly #settled = (receipt: Receipt) => this.#onSettled(receipt)
   readonly #queues: Record<1 | 2, (Receipt | undefined)[]> = { 1: [], 2: [] }
   readonly #heads = { 1: 0, 2: 0 }
+  /** Looks after a while whether the oldest is still the same. */
+  readonly #timers: Record<1 | 2, NodeJS.Timeout | undefined> = { 1: undefined, 2: undefined }
+  /** The oldest, if others need not wait for it any more. */
+  readonly #overtaken: Record<1 | 2, Receipt | undefined> = { 1: undefined, 2: undefined }
   /** Of this connection, by packet identifier: QoS 1 and 2 share the identifiers. */
   readonly #unacked = new Map<number, Receipt>()
   /** Not acknowledged on the connection before, of a session that is kept. */
@@ -93,6 +102,9 @@ export class Inbox {
     for (const qos of [1, 2] as const) {
       this.#queues[qos] = []
       this.#heads[qos] = 0
+      this.#overtaken[qos] = undefined
+      clearTimeout(this.#timers[qos])
+      this.#timers[qos] = undefined
     }
   }
 
@@ -121,7 +133,18 @@ export class Inbox {
   }
 
   #onSettled (receipt: Receipt): void {
-    if (this.#isUp) this.#acknowledge(receipt.message.qos === 2 ? 2 : 1)
+    if (!this.#isUp) return
+    const qos = receipt.message.qos === 2 ? 2 : 1
+    const queue = this.#queues[qos]
+    const first = queue[this.#heads[qos]]
+    if (first === undefined || first === receipt || first !== this.#overtaken[qos]) {
+      this.#acknowledge(qos)
+      return
+    }
+    const index = queue.indexOf(receipt)
+    if (index < 0) return
+    queue.splice(index, 1)
+    this.#send(receipt, qos)
   }
 
   #accept (message: ReceivedPublish, qos: 1 | 2): void {
@@ -174,17 +197,8 @@ export class Inbox {
     const queue = this.#queues[qos]
     let head = this.#heads[qos]
     for (let receipt = queue[head]; receipt?.isSettled === true; receipt = queue[++head]) {
-      const { message, reasonCode } = receipt
-      const { messageId } = message
-      if (this.#unacked.get(messageId) === receipt) this.#unacked.delete(messageId)
-      receipt.isAcknowledged = true
       queue[head] = undefined
-      // After a refusal no PUBREL comes; but on 3.1.1 nothing can be refused.
-      if (qos === 2 && (reasonCode < 0x80 || this.#port.version === 4)) {
-        message.detach()
-        this.#received.set(messageId, message)
-      }
-      this.#port.sendAck(qos === 1 ? puback : pubrec, messageId, reasonCode)
+      this.#send(receipt, qos)
     }
     if (head === queue.length) {
       queue.length = head = 0
@@ -193,6 +207,39 @@ export class Inbox {
       head = 0
     }
     this.#heads[qos] = head
+    if (this.#timers[qos] === undefined && head < queue.length) this.#watch(qos)
+  }
+
+  #send (receipt: Receipt, qos: 1 | 2): void {
+    const { message, reasonCode } = receipt
+    const { messageId } = message
+    if (this.#unacked.get(messageId) === receipt) this.#unacked.delete(messageId)
+    receipt.isAcknowledged = true
+    // After a refusal no PUBREL comes; but on 3.1.1 nothing can be refused.
+    if (qos === 2 && (reasonCode < 0x80 || this.#port.version === 4)) {
+      message.detach()
+      this.#received.set(messageId, message)
+    }
+    this.#port.sendAck(qos === 1 ? puback : pubrec, messageId, reasonCode)
+  }
+
+  #watch (qos: 1 | 2): void {
+    const first = this.#queues[qos][this.#heads[qos]]
+    this.#timers[qos] = setTimeout(() => {
+      this.#timers[qos] = undefined
+      const now = this.#queues[qos][this.#heads[qos]]
+      if (!this.#isUp || now === undefined) return
+      if (now === first) this.#overtake(now, qos)
+      else this.#watch(qos)
+    }, patienceMs).unref()
+  }
+
+  #overtake (first: Receipt, qos: 1 | 2): void {
+    const queue = this.#queues[qos].slice(this.#heads[qos])
+    this.#overtaken[qos] = first
+    this.#queues[qos] = queue.filter((receipt) => receipt?.isSettled === false)
+    this.#heads[qos] = 0
+    for (const receipt of queue) if (receipt?.isSettled === true) this.#send(receipt, qos)
   }
 }
 
