@@ -428,6 +428,36 @@ suite('memory', () => {
     assert.equal(settled, published)
   })
 
+  test('five times more QoS 0 than the handlers take: what waits for them is bounded, the rest counted', async (t) => {
+    const broker = await startScriptedBroker(t)
+    const { fastify } = await createApp(t, {
+      url: broker.url, concurrency: 10, inbox: { maxMessages: 200, maxBytes: mib }
+    })
+    const count = 8_000
+    let handled = 0
+    fastify.mqtt.topic('n/<int:n>', async () => {
+      // Ten handlers, and as many messages a turn as fifty would take.
+      await turn()
+      handled++
+    })
+    await fastify.ready()
+    const before = await usedBytes()
+    let most = 0
+    for (let n = 0; n < count; n++) {
+      broker.publish({ topic: `n/${n}`, payload: Buffer.alloc(4_096) })
+      if (n % 50 === 49) await turn()
+      if (n % 2_000 === 1_999) most = Math.max(most, await usedBytes() - before)
+    }
+    const { dropped } = fastify.mqtt.stats()
+    while (fastify.mqtt.stats().received < count || fastify.mqtt.stats().waiting > 0) await turn()
+    await fastify.mqtt.idle()
+    t.diagnostic(`${dropped} dropped, at most ${(most / mib).toFixed(1)} MiB more`)
+    assert.equal(handled + fastify.mqtt.stats().dropped, count)
+    assert.ok(dropped > count / 2, `${dropped} dropped`)
+    // What waits, the packets that the broker has noted, and what is between the two.
+    assert.ok(most < mib + 7 * mib, `${most} bytes more`)
+  })
+
   for (const [what, options, qos] of [
     ['a handler that runs', {}, 1],
     ['a handler that runs, QoS 0', {}, 0],

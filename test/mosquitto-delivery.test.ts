@@ -361,6 +361,23 @@ suite('what ends the connection, on Mosquitto', { skip: mosquittoMissing, concur
       })
     }
 
+    test(`MQTT ${version}: QoS 0 ends it again and again, and the good ones beside it are not blamed`, async (t) => {
+      const broker = await startMosquitto(t, { lines: unbounded })
+      const { arrived, firsts } = await observe(t, broker)
+      const { up, publish, connections } = openUnguarded(t, broker.ports.plain, { version, expiry: 60 })
+      await up
+      const good: Promise<void>[] = []
+      for (let n = 0; n < 30; n++) {
+        good.push(publish(`n/${n}`))
+        publish(poison, { qos: 0 }).catch(() => {})
+        await sleep(5)
+      }
+      await within(Promise.all(good), ceilingMs, 'end of every good one')
+      await arrived()
+      assert.deepEqual(firsts().sort((a, b) => a - b), Array.from({ length: 30 }, (_, n) => n))
+      assert.ok(connections() > 3, `${connections()} connections`)
+    })
+
     test(`MQTT ${version}: each row of the guard's lists, sent past the guard, harms no other message`, async (t) => {
       const broker = await startMosquitto(t, { lines: unbounded })
       const { arrived, firsts } = await observe(t, broker)
