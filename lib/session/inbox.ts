@@ -50,8 +50,8 @@ export class Receipt {
  * what dies with the process is sent again; with QoS 2 it is the PUBREC.
  *
  * In the order in which the messages came [MQTT-4.6.0-2, MQTT-4.6.0-3], unless one takes very long: a broker
- * sends no more than its window while the oldest is not acknowledged (Mosquitto: 20): a handler that
- * hangs, or waits to be run again, would stop all others. Brokers find what is acknowledged by its identifier.
+ * sends no more than its window while the oldest is not acknowledged (Mosquitto: 20): a handler that hangs,
+ * or waits to be run again, would stop all others. Brokers find what is acknowledged by its identifier.
  */
 export class Inbox {
   readonly #port: AckPort
