@@ -1,4 +1,4 @@
-// The application of `bench fleet`, a worker of PM2 or Watt: notes what it has handled, and what it published.
+// The application of `bench fleet`, a worker of PM2 or Watt: notes what it has handled and published.
 import { appendFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
@@ -12,7 +12,7 @@ export interface FleetSettings {
   /** For the group and the journals. */
   readonly dir: string
   /** PM2 runs a script; Watt calls `create`. */
-  readonly port: number | undefined
+  readonly port?: number
 }
 
 const settings = JSON.parse(process.env['FLEET'] ?? '{}') as FleetSettings

@@ -66,7 +66,7 @@ async function judge (t: TestContext, load: Load, faults = 1, told = ''): Promis
 }
 
 // Mostly they wait.
-suite('processes that are one presence, on Mosquitto', { skip, concurrency: 3 }, () => {
+suite('processes that are one presence, on Mosquitto', { skip, concurrency: 4 }, () => {
   for (const kind of ['fork', 'cluster', 'thread'] as const) {
     test(`${kind}: the owner is killed under load: nothing is lost, another takes over`, async (t) => {
       const { run, load } = await startRun(t, kind, 3)
@@ -384,7 +384,6 @@ suite('processes that are one presence, on Mosquitto', { skip, concurrency: 3 },
 })
 
 for (const part of ['each', 'owner', 'member'] as const) processesContract(part, skip)
-
 
 function temporaryDirectory (t: TestContext): string {
   const dir = mkdtempSync(join(tmpdir(), 'multimqtt-group-'))

@@ -2,7 +2,7 @@ import { createSecureContext } from 'node:tls'
 import type { IClientOptions, IClientSubscribeOptions } from 'mqtt'
 import type { PublishProperties, QoS } from '../../types/message.ts'
 import type { ClientOptions, TlsOptions } from '../../types/options.ts'
-import { defined } from '../values.ts'
+import { defined, isRecord } from '../values.ts'
 import type { TlsTarget } from '../wire/transport.ts'
 import type { SubscribeOptions } from './link.ts'
 
@@ -30,8 +30,8 @@ interface ConnectSettings {
 export function clientOptions (settings: ConnectSettings): IClientOptions {
   const { clientId, sessionExpirySeconds, will, keepaliveSeconds, connectTimeoutMs, client } = settings
   return {
-    log: () => {},
     ...defined({ ...client, wsOptions: undefined }),
+    log: client.log === undefined ? () => {} : withoutPassword(client.log),
     clientId,
     keepalive: keepaliveSeconds,
     connectTimeout: connectTimeoutMs,
@@ -63,6 +63,12 @@ export function subscribeOptions (
   if (version === 4) return { qos }
   const properties = subscriptionIdentifier === undefined ? {} : { properties: { subscriptionIdentifier } }
   return { qos, nl, rap, rh, ...properties }
+}
+
+/** What MQTT.js tells about has the CONNECT packet in it, as it is. */
+function withoutPassword (log: NonNullable<ClientOptions['log']>): NonNullable<ClientOptions['log']> {
+  return (...args) => log(...args.map((arg: unknown) =>
+    isRecord(arg) && 'password' in arg ? { ...arg, password: '***' } : arg))
 }
 
 function willOf ({ topic, payload, qos, retain, delaySeconds, properties }: ConnectWill) {

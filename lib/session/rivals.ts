@@ -53,7 +53,7 @@ export class Rivals {
     // Both wait longer and longer, and live as long as the other waits.
     const limitMs = this.areSuspected ? Math.max(briefMs, 2 * this.#longestWaitMs) : briefMs
     const isBrief = this.#now() - this.#upSince < limitMs
-    // A reset is no evidence: brokers make one where something was left unread, and bad networks all the time.
+    // A reset is no evidence: brokers make one where something is unread, and bad networks all the time.
     if (isBrief && error !== undefined && isReset(error)) return error
     this.#briefs = isBrief && error === undefined ? this.#briefs + 1 : 0
     if (!this.areSuspected) return error

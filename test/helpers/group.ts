@@ -36,7 +36,7 @@ export interface GroupWorker {
   /** The next report of a type. */
   next (type: Report['type'], timeoutMs?: number): Promise<Report>
   look (): Promise<View>
-  /** Closes its application, and resolves when the process or thread has ended by itself: with its exit code. */
+  /** Closes its application. Resolves with the exit code when the process or thread has ended by itself. */
   end (): Promise<number | null>
 }
 
@@ -243,7 +243,7 @@ async function exitCode (ending: ChildProcess | ClusterWorker): Promise<number |
 export interface Outcome {
   /** Sent to the group, but never handled to the end. */
   readonly lost: number
-  /** Times that a handler began with what another had begun with. */
+  /** Times that a handler began with what another had begun with, and the broker had been sent once. */
   readonly duplicates: number
   /** Acknowledged to whoever published by the group, but never delivered. */
   readonly lostByGroup: number
@@ -256,6 +256,8 @@ export class Load {
   readonly #run: GroupRun
   readonly #client: MqttClient
   readonly #received = new Set<string>()
+  /** What this client has sent again itself, because the connection was lost before its PUBACK. */
+  readonly #repeated = new Set<string>()
   #sent = 0
   #acked = 0
   #timer: NodeJS.Timeout | undefined
@@ -263,6 +265,9 @@ export class Load {
   private constructor (run: GroupRun, client: MqttClient) {
     this.#run = run
     this.#client = client
+    client.on('packetsend', (packet) => {
+      if (packet.cmd === 'publish' && packet.dup) this.#repeated.add(packet.topic.slice('in/'.length))
+    })
     client.on('message', (topic) => this.#received.add(topic.slice('out/'.length)))
   }
 
@@ -316,7 +321,8 @@ export class Load {
   }
 
   #count (): Outcome {
-    const begun = this.#run.lines('begun').map(([, number]) => number)
+    const begun = this.#run.lines('begun').map(([, number = '']) => number)
+      .filter((number) => !this.#repeated.has(number))
     const done = new Set(this.#run.lines('done').map(([, number]) => number))
     const acked = this.#run.lines('acked').map(([, id]) => id ?? '')
     return {
