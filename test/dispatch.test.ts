@@ -387,6 +387,23 @@ test('retry: runs the failed handler alone again, after growing pauses, each tim
   assert.deepEqual({ retried, failed, running, waiting }, { retried: 3, failed: 3, running: 0, waiting: 0 })
 })
 
+test('retry: a handler that was removed meanwhile is not run again', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+  const { dispatcher, topic } = createDispatcher()
+  dispatcher.open()
+  let runs = 0
+  const route = topic('t', () => {
+    runs++
+    throw new Error('always')
+  }, { retry: { limit: 5, delayMs: 10, factor: 1 } }) as { handlers: unknown }
+  const receipt = new TestReceipt()
+  dispatcher.receive(incoming('t', '', 1), receipt)
+  await turn()
+  route.handlers = []
+  await pass(t, 10)
+  assert.deepEqual([runs, receipt.isSettled, dispatcher.stats.waiting], [1, true, 0])
+})
+
 test('retry: what fails for good is acknowledged, and the next message is handled', async (t) => {
   t.mock.timers.enable({ apis: ['setTimeout'] })
   const { dispatcher, topic, failures } = createDispatcher()

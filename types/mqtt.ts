@@ -168,7 +168,8 @@ export interface Mqtt<Provider extends FastifyTypeProvider = FastifyTypeProvider
    */
   close (): Promise<void>
   /**
-   * Resolves when no handler is running. Not for handlers: one that awaits it waits for itself.
+   * Resolves when no handler is running, and no message waits for one. Not for handlers: one that awaits it
+   * waits for itself.
    *
    * @param options `timeout` in milliseconds, default 30,000
    * @throws rejects with `FST_MQTT_IDLE_TIMEOUT`

@@ -108,7 +108,12 @@ export class Course implements Task {
   }
 
   rerun (failed: Passage): void {
-    const { pipeline, scheduler } = this.delivery.port
+    const { port: { pipeline, scheduler }, match: { route } } = this.delivery
+    if (!route.handlers.includes(failed.handler)) {
+      // It was removed meanwhile.
+      this.#settle(failed)
+      return
+    }
     const passage = pipeline.passageAfter(failed, this.delivery)
     if (passage.go()) this.#settle(passage)
     else scheduler.begin(this.group)
