@@ -13,7 +13,7 @@ const password = 'canary-in-the-password'
 const payloadSecret = 'canary-in-the-payload'
 const canary = /canary-in/
 
-/** Everything a person or a logger can get hold of, at log level trace. */
+/** Everything a person or a logger can get hold of. */
 class Witness {
   readonly #seen: string[] = []
 
@@ -30,6 +30,10 @@ class Witness {
         if (thing.cause !== undefined) this.look(thing.cause)
       }
     }
+  }
+
+  read (text: string): void {
+    this.#seen.push(text)
   }
 
   async rejection (action: () => unknown): Promise<void> {
@@ -73,7 +77,7 @@ test('secrets: no option that is refused shows a password', async (t) => {
     { url: 'mqtt://h', tls: { passphrase: password } }, { username: 'u', password: password.repeat(5_000) }
   ]
   for (const options of cases) {
-    const { fastify, lines } = createFastify(t, { logger: { level: 'trace' } })
+    const { fastify, lines } = createFastify(t)
     await witness.rejection(async () => await fastify.register(multimqtt, options as MultimqttOptions))
     witness.look(lines)
   }
@@ -106,6 +110,56 @@ test('secrets: no start that fails shows a password', async (t) => {
     })
     await witness.rejection(async () => await app.fastify.ready())
     lookAt(witness, app)
+  }
+  witness.hasSeenNothing()
+})
+
+test('secrets: what credentials() gives is in no error, no log line and no object, whatever comes of it', async (t) => {
+  const witness = new Witness()
+  const accepting = await startScriptedBroker(t)
+  const refusing = await startScriptedBroker(t, { connack: { reasonCode: 0x86 } })
+  const rude = await startScriptedBroker(t, {
+    // A broker that gives back what it was told.
+    connack: ({ username, password }) => ({
+      reasonCode: 0x87, properties: { reasonString: `no such user ${username?.length} ${password?.length}` }
+    })
+  })
+  const silent = await startSilentServer(t)
+  const login = { username: 'u', password }
+  type Answer = () => unknown
+  const never: Answer = () => new Promise(() => {})
+  const cases: readonly (readonly [number, Answer])[] = [
+    [accepting.port, async () => login], [refusing.port, () => login], [rude.port, async () => login],
+    [silent.port, () => login], [await closedPort(), async () => login],
+    [accepting.port, () => password], [accepting.port, () => [login]], [accepting.port, () => ({ password })],
+    [accepting.port, () => ({ username: 'u', password: [password] })],
+    [accepting.port, () => ({ username: { password }, password })],
+    [accepting.port, () => ({ username: 'u', password: password.repeat(5_000) })],
+    [accepting.port, () => ({ username: 'u\0', password })],
+    [accepting.port, () => ({ get username () { throw new Error('no user') }, password })],
+    [accepting.port, async () => { throw new Error('the vault is closed') }], [accepting.port, never]
+  ]
+  for (const [port, credentials] of cases) {
+    const app = createFastify(t)
+    const causes = inbox<Error>()
+    await app.fastify.register(multimqtt, {
+      url: `mqtt://127.0.0.1:${port}/p`,
+      start: 'background',
+      connectTimeout: 300,
+      reconnect: { minDelay: 5, maxDelay: 5 },
+      credentials: credentials as () => { username: string },
+      client: { log: (...args: unknown[]) => witness.read(inspect(args, { depth: 4 })) }
+    })
+    app.fastify.mqtt.addHook('onDisconnect', (cause) => causes.put(cause))
+    await app.fastify.ready()
+    const isConnected = await witness.outcome(() => app.fastify.mqtt.connect()) === undefined
+    // For each of the cases where there is one, the second attempt.
+    if (!isConnected) for (let count = 0; count < 2; count++) witness.look(await causes.next())
+    const { mqtt } = app.fastify
+    witness.look(mqtt, mqtt.health(), mqtt.client?.options, app.lines)
+    mqtt.client?.stream.destroy()
+    await app.fastify.close()
+    witness.look(mqtt, mqtt.health(), app.lines)
   }
   witness.hasSeenNothing()
 })
