@@ -56,10 +56,21 @@ export async function startProxy (
 
   const arrive = (action: () => void) => { held ? waiting.push(action) : action() }
   const later = (action: () => void) => { delayMs > 0 ? setTimeout(arrive, delayMs, action) : arrive(action) }
+  const resetting = new WeakSet<Socket>()
+  // A reset ends a socket first. Node.js 20 loses the handle of one that is destroyed in the midst of that, or
+  // was ending already, and then spins at the exit of the process.
+  const reset = (socket: Socket) => {
+    if (socket.writableLength > 0 || socket.writableEnded) {
+      if (!resetting.has(socket)) socket.destroy()
+      return
+    }
+    resetting.add(socket)
+    socket.resetAndDestroy()
+  }
   const cut = () => {
     for (const { client, broker } of pairs) {
-      client.resetAndDestroy()
-      broker.resetAndDestroy()
+      reset(client)
+      reset(broker)
     }
   }
   const pass = (chunk: Buffer, direction: Direction, from: Socket, to: Socket) => {
@@ -82,7 +93,10 @@ export async function startProxy (
       later(() => pass(chunk, direction, from, to))
     })
     from.on('end', () => later(() => to.end()))
-    from.on('close', (hadError) => later(() => hadError ? to.resetAndDestroy() : to.destroy()))
+    from.on('close', (hadError) => later(() => {
+      if (hadError) reset(to)
+      else if (!resetting.has(to)) to.destroy()
+    }))
     from.on('error', () => {})
   }
 
