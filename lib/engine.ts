@@ -137,11 +137,6 @@ export class Engine {
     return this.#own.book
   }
 
-  /** Of the connection, or of the attempt to connect. */
-  get version (): 4 | 5 {
-    return this.#session.version
-  }
-
   get client (): Mqtt['client'] {
     return this.#own.client
   }

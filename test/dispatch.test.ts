@@ -796,3 +796,13 @@ test('inject: is given up with the close, and tells what it has', async () => {
   assert.deepEqual((await injected).ends.map(({ outcome }) => outcome), ['failed'])
   assert.equal(receipt.isSettled, false)
 })
+
+test('deadLetter: one that the topic receives itself, and one that is too deep with its prefix, are refused', async (t) => {
+  const { fastify } = await createApp(t, { start: 'manual', prefix: Array(150).fill('p').join('/') })
+  assert.throws(() => fastify.mqtt.topic('a/#', { deadLetter: 'a/dead' }, () => {}), {
+    code: 'FST_MQTT_TOPIC_OPTIONS', message: /which this topic receives itself/
+  })
+  assert.throws(() => fastify.mqtt.topic('b', { deadLetter: Array(100).fill('d').join('/') }, () => {}), {
+    code: 'FST_MQTT_TOPIC_OPTIONS', message: /deadLetter: with its prefix/
+  })
+})

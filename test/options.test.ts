@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { test } from 'node:test'
+import { suite, test } from 'node:test'
 import { inspect } from 'node:util'
 import fc from 'fast-check'
 import { OptionsSchema } from '../lib/options/schema.ts'
@@ -328,5 +328,36 @@ for (const [pluginTimeoutMs, given, expected] of [
 ] as const) {
   test(`resolveOptions: a pluginTimeout of ${pluginTimeoutMs} and a connectTimeout of ${given} give ${expected} ms`, () => {
     assert.equal(resolve({ connectTimeout: given }, { ...host, pluginTimeoutMs }).connectTimeoutMs, expected)
+  })
+}
+
+suite('the administrator of dynamic security', () => {
+  const administrator = { username: 'admin', password }
+
+  test('is at the broker of the application unless another is given, and never with its account', async () => {
+    const own = resolve({ url: `mqtt://me:${password}@broker:1884/p`, dynsec: { connection: administrator, timeout: 7 } })
+    assert.equal(own.dynsec?.timeoutMs, 7)
+    assert.equal(own.dynsec?.connection?.address.text, 'mqtt://broker:1884')
+    assert.equal(own.dynsec?.connection?.credentials.username, 'admin')
+    assert.deepEqual(await own.dynsec?.connection?.credentials.ask(), administrator)
+    const other = resolve({ host: 'broker', dynsec: { connection: { ...administrator, url: 'mqtt://elsewhere' } } })
+    assert.equal(other.dynsec?.connection?.address.text, 'mqtt://elsewhere:1883')
+    const here = resolve({ host: 'broker', dynsec: { connection: administrator } })
+    assert.equal(here.dynsec?.connection?.address.text, 'mqtt://broker:1883')
+    assert.equal(resolve({ dynsec: true }).dynsec?.connection, undefined)
+  })
+})
+
+for (const [options, key, says] of [
+  [{ session: { expiry: 1 } }, 'session.expiry', /needs a clientId/],
+  [{ reconnect: { minDelay: 2, maxDelay: 1 } }, 'reconnect.minDelay', /it is 2, more than maxDelay, which is 1/],
+  [{ credentials: () => ({}), username: 'u' }, 'credentials', /give either/],
+  [{ will: { topic: 'w' }, presence: { topic: 'p', online: 1, offline: 0 } }, 'presence', /either will or presence/],
+  [{ will: { topic: 'w', payload: Buffer.alloc(65_536) } }, 'will.payload', /65536 bytes, a will has at most 65535/],
+  [{ will: { topic: 'w', payload: 1n } }, 'will.payload', /cannot be sent as/]
+] as const) {
+  test(`resolveOptions: refuses what does not go together in ${key}: ${String(says)}`, () => {
+    assert.throws(() => resolve(options), { code: 'FST_MQTT_OPTIONS_INVALID', message: says })
+    assert.throws(() => resolve(options), (error: Error) => error.message.includes(`'${key}'`))
   })
 }

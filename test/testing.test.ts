@@ -314,3 +314,17 @@ test('createMemoryBroker: a subscription under way when the connection is cut is
   broker.publish('a')
   assert.equal(await seen.next(), 'a')
 })
+
+test('memory broker: a flood of unacknowledged messages renews the connection', async (t) => {
+  const broker = createMemoryBroker()
+  const { fastify, logged } = await createApp(t, { url: broker.url, inbox: { maxUnacked: 1 } })
+  let release = () => {}
+  const held = new Promise<void>((resolve) => { release = resolve })
+  fastify.mqtt.topic('a/+', { qos: 1 }, async () => { await held })
+  await fastify.ready()
+  broker.publish('a/1', '', { qos: 1 })
+  broker.publish('a/2', '', { qos: 1 })
+  await logged(/more than 1 messages wait for their handlers/)
+  release()
+  await logged(/connected to .* again after/)
+})

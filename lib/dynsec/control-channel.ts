@@ -3,7 +3,10 @@ import type { DynsecCapabilities } from '../../types/dynsec.ts'
 import { describeError, errors } from '../errors.ts'
 import { isRecord } from '../values.ts'
 import type { WireCommand } from './checks.ts'
-import type { Answer, Exchange, Self, SendOptions, Session, SessionOptions } from './exchange.ts'
+import {
+  requestTopic, responseTopic,
+  type Answer, type Exchange, type Self, type SendOptions, type Session, type SessionOptions
+} from './exchange.ts'
 import { correlationData, Replies } from './replies.ts'
 
 /** What the channel needs of a connection to the broker. */
@@ -48,8 +51,6 @@ export interface ChannelSettings {
   readonly timeoutMs: number
 }
 
-const requestTopic = '$CONTROL/dynamic-security/v1'
-const responseTopic = '$CONTROL/dynamic-security/v1/response'
 const authorizedBelow = 0x80
 
 /**

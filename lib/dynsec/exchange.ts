@@ -1,6 +1,10 @@
 import type { DynsecCapabilities } from '../../types/dynsec.ts'
 import type { WireCommand } from './checks.ts'
 
+/** Where the plugin of the broker takes commands, and where it answers. */
+export const requestTopic = '$CONTROL/dynamic-security/v1'
+export const responseTopic = '$CONTROL/dynamic-security/v1/response'
+
 /**
  * What the commands need of whoever reaches the broker. All of it is plain data, so that the connection may
  * be in another process.
