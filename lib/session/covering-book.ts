@@ -30,6 +30,8 @@ export class CoveringBook {
   readonly #requests = new Map<string, Set<Request>>()
   #isUp = false
   #isSettling = false
+  /** Those of filters that nobody wants any more, and that may still bring the messages of others. */
+  readonly #leaving: Request[] = []
   /** Counts what may change by whose subscription messages come. */
   #changes = 0
 
@@ -71,6 +73,7 @@ export class CoveringBook {
   onDown (): void {
     this.#isUp = false
     this.#book.onDown()
+    this.#letGo()
   }
 
   close (): void {
@@ -131,9 +134,18 @@ export class CoveringBook {
     if (requests.size === 0) {
       this.#requests.delete(filter)
       this.#index.delete(filter)
-      this.#review(filter)
+      if (this.#review(filter) && this.#isUp) {
+        this.#leaving.push(request)
+        this.#settle()
+        return
+      }
     }
     request.remove()
+  }
+
+  /** Takes back what nobody wants: what took its place is answered, or there is no connection. */
+  #letGo (): void {
+    for (const request of this.#leaving.splice(0)) request.remove()
   }
 
   /** When everything is answered, finds out what that means for the filters that overlap. */
@@ -151,14 +163,17 @@ export class CoveringBook {
       changes = this.#changes
       await this.answered()
     } while (changes !== this.#changes)
+    this.#letGo()
   }
 
   /**
    * Finds out for each filter by whose subscription its messages come from now on.
    *
    * @param gone whose subscription is about to go
+   * @returns whether it is another one for any
    */
-  #review (gone?: string): void {
+  #review (gone?: string): boolean {
+    let hasMoved = false
     const granted = new Set(this.#isUp ? this.#book.granted.map(({ filter }) => filter) : [])
     const refused = new Set(this.#book.refused.map(({ filter }) => filter))
     const isPending = (filter: string) => this.#isUp && !granted.has(filter) && !refused.has(filter)
@@ -168,8 +183,11 @@ export class CoveringBook {
       // What is served gives way to what is granted, anything else to whatever may be.
       const isServed = this.#isUp && !refused.has(askedAs)
       const filter = this.#widest(request, (other) => isServed ? granted.has(other) : !refused.has(other))
-      if (filter !== askedAs) this.#ask(request, filter)
+      if (filter === askedAs) continue
+      this.#ask(request, filter)
+      hasMoved = true
     }
+    return hasMoved
   }
 
   #ask (request: Request, filter: string): void {
