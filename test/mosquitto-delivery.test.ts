@@ -441,5 +441,14 @@ suite('what ends the connection, on Mosquitto', { skip: mosquittoMissing, concur
       assert.deepEqual(ends, [version === 5 ? 'FST_MQTT_PUBLISH_REFUSED' : 'ok', 'ok', 'ok'])
       assert.deepEqual([await seen.next(), await seen.next(), fastify.mqtt.health().attempts], [1, 2, 1])
     })
+
+    test(`MQTT ${version}: 60 with QoS 2 at once, on a broker that takes 20, are all taken on one connection`, async (t) => {
+      const broker = await startMosquitto(t)
+      const { fastify } = await createApp(t, { url: broker.url, protocolVersion: version })
+      await fastify.ready()
+      const ends = await Promise.all(Array.from({ length: 60 }, (_, number) =>
+        endOf(fastify.mqtt.publish('a', String(number), { qos: 2 }))))
+      assert.deepEqual([new Set(ends), fastify.mqtt.health().attempts], [new Set(['ok']), 1])
+    })
   }
 })

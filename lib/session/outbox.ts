@@ -42,6 +42,8 @@ export class Outbox implements JobHost {
   readonly #idle: (() => void)[] = []
   #foreignInFlight = 0
   #live = 0
+  /** Those of them with QoS 2. */
+  #liveExact = 0
   #connection = 0
   /** All that has not settled. */
   #pending = 0
@@ -57,11 +59,6 @@ export class Outbox implements JobHost {
   /** How many wait, what they take, and how many gave way to others. */
   get counters (): { messages: number, bytes: number, dropped: number } {
     return this.#allowance.counters
-  }
-
-  /** True while anything is sent and not answered. */
-  get isAwaitingAcks (): boolean {
-    return this.#live > 0 || this.#foreignInFlight > 0
   }
 
   /**
@@ -116,7 +113,7 @@ export class Outbox implements JobHost {
     const lost = this.#inFlight.jobs
       .filter((job) => job.connection === this.#connection && !job.isSettled)
     for (const job of lost) job.drops++
-    this.#live = 0
+    this.#live = this.#liveExact = 0
     this.#foreignInFlight = 0
     this.#foreign.length = 0
     const convict = this.#suspicion.onDown(lost, isBlame(cause), this.#port.rttMs)
@@ -235,7 +232,7 @@ export class Outbox implements JobHost {
   get #hasRoom (): boolean {
     const { limit, isTrying, isTrialDue } = this.#suspicion
     return this.#port.isUp && this.#port.isWritable && !isTrying && !isTrialDue &&
-      this.#inFlight.hasRoom &&
+      this.#inFlight.hasRoom && (this.#port.version === 5 || this.#liveExact < maxExactOn311) &&
       this.#live + this.#foreignInFlight < Math.min(this.#port.limits.receiveMaximum, limit)
   }
 
@@ -275,14 +272,14 @@ export class Outbox implements JobHost {
     const isAgain = job.state !== 'queued'
     if (!isAgain && !this.#isAccepted(job)) return
     job.connection = this.#connection
-    this.#live++
+    this.#count(job, 1)
     if (this.#suspicion.limit === 1 || this.#suspicion.isTrying) job.sentAt = performance.now()
     if (!isAgain) this.#inFlight.add(job)
     if (job.state === 'released') {
       this.#port.sendAck(pubrel, job.packetId, 0)
     } else if (this.#send(job, isAgain) === undefined) {
       this.#inFlight.delete(job)
-      this.#live--
+      this.#count(job, -1)
     }
   }
 
@@ -315,9 +312,14 @@ export class Outbox implements JobHost {
     }
   }
 
+  #count ({ publish }: Job, change: 1 | -1): void {
+    this.#live += change
+    if (publish.qos === 2) this.#liveExact += change
+  }
+
   #answered (job: Job, error: Error | undefined): void {
     this.#inFlight.delete(job)
-    this.#live--
+    this.#count(job, -1)
     job.settle(error)
     if (this.#queue.first !== undefined || this.#inFlight.isRepeating || this.#suspicion.isTrialDue ||
       this.#zeros.first !== undefined || this.#foreign.length > 0) this.#pump()
@@ -341,5 +343,7 @@ function older (one: Job | undefined, other: Job | undefined): Job | undefined {
   return one.dueAt - one.timeoutMs <= other.dueAt - other.timeoutMs ? one : other
 }
 
+// MQTT 3.1.1 tells no receive maximum; Mosquitto has 20 for QoS 2, and ends the connection with the 21st.
+const maxExactOn311 = 20
 /** Packet identifier not found [MQTT 5 §3.6.2.1]. */
 const notFound = 0x92

@@ -57,8 +57,8 @@ export async function startProxy (
   const arrive = (action: () => void) => { held ? waiting.push(action) : action() }
   const later = (action: () => void) => { delayMs > 0 ? setTimeout(arrive, delayMs, action) : arrive(action) }
   const resetting = new WeakSet<Socket>()
-  // A reset ends a socket first. Node.js 20 loses the handle of one that is destroyed in the midst of that, or
-  // was ending already, and then spins at the exit of the process.
+  // A reset ends a socket first. Node.js 20 loses the handle of one that is destroyed in the midst of that,
+  // or was ending already, and then spins at the exit of the process.
   const reset = (socket: Socket) => {
     if (socket.writableLength > 0 || socket.writableEnded) {
       if (!resetting.has(socket)) socket.destroy()
