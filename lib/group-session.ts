@@ -274,8 +274,8 @@ export class GroupSession {
   #startError (): Error {
     const { lastError, attempts } = this.health
     const trouble = this.#group?.trouble
-    const reason = trouble?.message ?? lastError?.message ??
-      (this.role === undefined ? 'no owner was elected' : 'no answer')
+    const silence = this.role === undefined ? 'no owner was elected' : 'no answer'
+    const reason = trouble?.message ?? lastError?.message ?? silence
     return new errors.FST_MQTT_CONNECT_FAILED(
       this.#settings.address.text,
       this.#settings.connectTimeoutMs,
