@@ -4,6 +4,7 @@ import type { Health, Stats, Status } from '../types/status.ts'
 import { ConnectionLog } from './connection-log.ts'
 import { ConnectionState } from './connection-state.ts'
 import { describeTrouble } from './connection-trouble.ts'
+import { logAt } from './diagnostics.ts'
 import { errorCode, errors } from './errors.ts'
 import type { Settings } from './options/settings.ts'
 import type { Presence } from './options/will.ts'
@@ -330,7 +331,7 @@ export class BrokerSession {
       await this.#outbox.publish(publish, { timeoutMs: Math.max(1, timeoutMs), signal: undefined })
       return true
     } catch (error) {
-      if (!this.#isClosing) this.#host.log.warn({ err: error, topic }, `the presence '${state}' was not published`)
+      if (!this.#isClosing) logAt(this.#host.log, 'warn', error, { topic }, `the presence '${state}' was not published`)
       return false
     }
   }

@@ -1,5 +1,6 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { GrantedFilter, RefusedFilter } from '../types/status.ts'
+import { logAt } from './diagnostics.ts'
 import { refusalClass } from './session/refusals.ts'
 
 /** How a connection stands, for its log lines. */
@@ -47,7 +48,7 @@ export class ConnectionLog {
   onLost (trouble: string, cause: Error): void {
     this.#isUp = false
     this.#lostAt = performance.now()
-    this.#log[levelOf(cause)]({ err: cause }, `lost the connection to ${this.#broker}, connecting again: ${trouble}`)
+    logAt(this.#log, levelOf(cause), cause, {}, `lost the connection to ${this.#broker}, connecting again: ${trouble}`)
   }
 
   onFailedAttempt (trouble: string, cause: Error, { version, nextVersion }: Standing): void {
@@ -57,7 +58,7 @@ export class ConnectionLog {
       return
     }
     const level = levelOf(cause)
-    this.#log[this.#isNews(trouble) ? level : 'debug']({ err: cause },
+    logAt(this.#log, this.#isNews(trouble) ? level : 'debug', cause, {},
       `could not connect to ${this.#broker}${level === 'warn' ? ', trying again' : ''}: ${trouble}`)
   }
 

@@ -1,19 +1,26 @@
 import { describeError } from './errors.ts'
 
-/** The part of a logger that failures need. */
-interface ErrorLog {
-  error (facts: object, text: string): void
-}
+type Level = 'debug' | 'warn' | 'error'
+
+/** The part of a logger that failures need at one level. */
+type ErrorLog<L extends Level> = Readonly<Record<L, (facts: object, text: string) => void>>
 
 /**
  * Logs what was thrown, which can be anything: pino itself throws for a frozen error, and for one whose
  * message cannot be read.
  */
-export function logFailure (log: ErrorLog, error: unknown, facts: object, text: string): void {
+export function logFailure (log: ErrorLog<'error'>, error: unknown, facts: object, text: string): void {
+  logAt(log, 'error', error, facts, text)
+}
+
+/** The same at any level. */
+export function logAt<L extends Level> (
+  log: ErrorLog<L>, level: L, error: unknown, facts: object, text: string
+): void {
   try {
-    log.error({ err: error, ...facts }, text)
+    log[level]({ err: error, ...facts }, text)
   } catch {
-    log.error({ err: { message: messageOf(error) }, ...facts }, text)
+    log[level]({ err: { message: messageOf(error) }, ...facts }, text)
   }
 }
 

@@ -558,8 +558,9 @@ suite('start', () => {
 
   test('credentials() that throw, and that give what can be none, are told without what they gave', async (t) => {
     const broker = await startScriptedBroker(t)
+    const unreadable = Object.defineProperty(new Error(), 'message', { get () { throw new Error('no message') } })
     const answers: (() => unknown)[] = [
-      () => { throw new Error('the vault is closed') }, () => 'secret-text', () => ({ username: 'u', password: ['secret'] }),
+      () => { throw new Error('the vault is closed') }, () => { throw unreadable }, () => 'secret-text', () => ({ username: 'u', password: ['secret'] }),
       () => ({ username: 'u', password: 'p' })
     ]
     const { fastify, logged, lines } = await createApp(t, {
@@ -693,6 +694,41 @@ suite('a connection that ends', () => {
     assert.deepEqual(lost.map(({ msg }) => /another client/.test(msg)), [false, false, true])
     await fastify.mqtt.connect()
     assert.equal(fastify.mqtt.health().ok, true)
+  })
+})
+
+suite('what the log says of subscriptions and messages', () => {
+  test('a filter that is refused again for the same reason is at level debug, its grant at info', async (t) => {
+    let asked = 0
+    const broker = await startScriptedBroker(t, { grants: (_filter, qos) => ++asked < 3 ? 0x87 : qos })
+    const { fastify, logged } = await createApp(t, { url: broker.url })
+    fastify.mqtt.topic('t', () => {})
+    await fastify.ready()
+    const levels = []
+    for (const says of ['was refused: not authorized', 'was refused again: not authorized', 'is granted now']) {
+      const { level, msg } = await logged(/^subscription to 't' /)
+      assert.equal(msg, `subscription to 't' ${says}`)
+      levels.push(level)
+      // As a new connection does it, and the retry later.
+      if (asked < 3) broker.connections.at(-1)?.destroy()
+    }
+    assert.deepEqual(levels, [error, 20, 30])
+  })
+
+  test('more messages than may wait for their handlers: the connection is renewed, and the log says why', async (t) => {
+    const broker = await startScriptedBroker(t)
+    const { fastify, logged } = await createApp(t, {
+      url: broker.url, inbox: { maxUnacked: 2 }, reconnect: { minDelay: 1, maxDelay: 1 }
+    })
+    const release = deferred<void>()
+    fastify.mqtt.topic('t', { qos: 1 }, () => release.promise)
+    await fastify.ready()
+    for (const payload of ['1', '2', '3']) broker.publish({ topic: 't', payload, qos: 1 })
+    const line = await logged(/^more than 2 messages wait for their handlers: the connection is renewed, so that/)
+    assert.deepEqual([line.level, line['unacked']], [warn, 3])
+    await logged(/^lost the connection to .*: 3 messages wait to be acknowledged$/)
+    await logged(/^connected to .* again/)
+    release.resolve()
   })
 })
 

@@ -405,18 +405,20 @@ suite('on Mosquitto', { skip, concurrency: 2 }, () => {
       assert.equal(await text(late), '2')
     })
 
-    test('SEED-27: filters that overlap, a copy for each: each topic is handled once', async (t) => {
-      const broker = await startMosquitto(t, { lines: ['allow_duplicate_messages true'] })
-      const { fastify } = await createApp(t, { url: broker.url })
-      const seen = inbox<string>()
-      fastify.mqtt.topic('a/#', { qos: 1 }, (message) => seen.put(`# ${message.text()}`))
-      fastify.mqtt.topic('a/+', { qos: 1 }, (message) => seen.put(`+ ${message.text()}`))
-      await fastify.ready()
-      for (const message of ['1', '2', 'end']) await mosquittoPub(broker, { topic: 'a/b', message, qos: 1 })
-      while (!seen.all.includes('# end') || !seen.all.includes('+ end')) await seen.next()
-      // All copies of what came before are here.
-      await fastify.mqtt.publish('round/trip', '', { qos: 1 })
-      assert.deepEqual([...seen.all].sort(), ['# 1', '# 2', '# end', '+ 1', '+ 2', '+ end'])
-    })
+    for (const protocolVersion of [5, 4] as const) {
+      test(`SEED-27: filters that overlap, a copy for each: each topic is handled once, MQTT ${protocolVersion}`, async (t) => {
+        const broker = await startMosquitto(t, { lines: ['allow_duplicate_messages true'] })
+        const { fastify } = await createApp(t, { url: broker.url, protocolVersion })
+        const seen = inbox<string>()
+        fastify.mqtt.topic('a/#', { qos: 1 }, (message) => seen.put(`# ${message.text()}`))
+        fastify.mqtt.topic('a/+', { qos: 1 }, (message) => seen.put(`+ ${message.text()}`))
+        await fastify.ready()
+        for (const message of ['1', '2', 'end']) await mosquittoPub(broker, { topic: 'a/b', message, qos: 1 })
+        while (!seen.all.includes('# end') || !seen.all.includes('+ end')) await seen.next()
+        // All copies of what came before are here.
+        await fastify.mqtt.publish('round/trip', '', { qos: 1 })
+        assert.deepEqual([...seen.all].sort(), ['# 1', '# 2', '# end', '+ 1', '+ 2', '+ end'])
+      })
+    }
   })
 })

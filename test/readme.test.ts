@@ -65,6 +65,17 @@ describe('documentation', () => {
     assert.deepEqual(headings('docs/options.md', /^### `(\w+)`$/gm), Object.keys(OptionsSchema.properties).sort())
   })
 
+  test('what docs/troubleshooting.md has headings for are lines that lib/ logs', () => {
+    const sources = readdirSync(join(root, 'lib'), { recursive: true, encoding: 'utf8' })
+      .filter((name) => name.endsWith('.ts')).map((name) => readFileSync(join(root, 'lib', name), 'utf8'))
+    const lines = headings('docs/troubleshooting.md', /^### `(.+)`$/gm)
+    const unknown = lines.filter((line) =>
+      !sources.some((source) => line.split('…').every((part) => source.includes(part.replace(/: $/, '')))))
+
+    assert.ok(lines.length > 15)
+    assert.deepEqual(unknown, [])
+  })
+
   test('every link leads to a file and a heading', () => {
     const broken = pages.flatMap((page) => linksOf(page).filter((link) => !leadsSomewhere(page, link))
       .map((link) => `${page}: ${link}`))
