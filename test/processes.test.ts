@@ -5,7 +5,7 @@ import fs, {
   statSync, symlinkSync, utimesSync, writeFileSync
 } from 'node:fs'
 import { syncBuiltinESMExports } from 'node:module'
-import { connect, createServer, type Socket } from 'node:net'
+import net, { connect, createServer, type Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { describe, test } from 'node:test'
@@ -727,6 +727,18 @@ describe('election', () => {
     assert.deepEqual(readdirSync(directory).sort(), [...left, 'key', 'notes.txt', 'owner.2', 'owner.x'].sort())
   })
 
+  test('the socket of an owner that was found dead is removed by its successor, that of a silent one is not', (t) => {
+    const directory = temporaryDirectory(t)
+    const [first, second, third] = Array.from({ length: 3 }, () => new Candidate(directory))
+    assert.ok(first && second && third)
+    assert.ok(first.claim())
+    assert.ok(second.election.claim(1, second.socketPath) !== undefined)
+    assert.ok(existsSync(first.socketPath))
+    assert.ok(third.election.claim(2, third.socketPath, second.socketPath) !== undefined)
+    const left = [first, third].map(({ socketPath }) => basename(socketPath))
+    assert.deepEqual(socketsIn(directory), left.sort())
+  })
+
   test('refresh: nothing of it looks forgotten to programs that clean up', (t) => {
     const directory = temporaryDirectory(t)
     groupKey(directory)
@@ -1057,7 +1069,7 @@ async function groupOf (owner: Owner, size: number, settings: Partial<GroupSetti
   return { dir, directory: join(dir, readdirSync(dir)[0] ?? ''), all }
 }
 
-const socketsIn = (directory: string) => readdirSync(directory).filter((name) => name.endsWith('.sock'))
+const socketsIn = (directory: string) => readdirSync(directory).filter((name) => name.endsWith('.sock')).sort()
 
 describe('group', () => {
   test('the first becomes the owner and connects, the others are members and see its state', async (t) => {
@@ -1388,6 +1400,48 @@ describe('group', () => {
     const { cause } = await owner.engine.troubles.take(any, 'trouble')
     assert.equal((cause as { code?: string }).code, 'ENOENT')
     assert.equal(owner.group.role, 'owner')
+  })
+
+  test('an owner that is out of file handles says so, and goes on', async (t) => {
+    const servers: Server[] = []
+    const { createServer } = net
+    const create = t.mock.method(net, 'createServer', () => {
+      servers.push(createServer())
+      return servers.at(-1)
+    })
+    syncBuiltinESMExports()
+    const { all: [owner, member] } = await groupOf(t, 2)
+    create.mock.restore()
+    syncBuiltinESMExports()
+    assert.ok(owner && member)
+    // As from the system, which refuses to accept a connection: each time that one comes.
+    const refusal = Object.assign(new Error('accept EMFILE'), { code: 'EMFILE' })
+    for (let times = 0; times < 3; times++) servers[0]?.emit('error', refusal)
+    const trouble = await owner.engine.troubles.take(any, 'trouble')
+    assert.deepEqual([trouble.cause, /EMFILE\. Too many files are open/.test(trouble.message)], [refusal, true])
+    await assert.rejects(owner.engine.troubles.take(any, 'second trouble', 10))
+    await member.group.publish(publishOf(1, 'later'), patience)
+    assert.deepEqual(owner.engine.published, ['later'])
+  })
+
+  test('an owner that takes a member in and throws it out again is not asked without a pause', async (t) => {
+    const connections = new Mailbox<true>()
+    let count = 0
+    const { dir, close } = await impostor(t, (socket, key) => {
+      count++
+      connections.put(true)
+      const channel = new Channel(socket, { side: 'owner', key, heartbeatMs: 50, silenceMs: 60_000 }, {
+        onOpen: () => channel.send({ type: 'state', state: null }), onFrame: () => socket.destroy(), onEnd: () => {}
+      })
+    })
+    const { group } = joins(t, dir)
+    const publish = group.publish(publishOf(1, 'poison to that one'), patience)
+    for (let times = 0; times < 6; times++) await connections.take(any, 'connection')
+    const since = performance.now()
+    for (let times = 0; times < 2; times++) await connections.take(any, 'connection')
+    assert.ok(performance.now() - since > 500, `${count} connections, two of them within ${performance.now() - since} ms`)
+    close()
+    await within(publish, ceilingMs, 'delivery')
   })
 
   test('close: an owner that is about to leave does not step down as well', async (t) => {

@@ -196,13 +196,15 @@ export class Group {
     const key = groupKey(this.#directory)
     const seat = this.#election.current()
     if (seat === undefined) return await this.#lead(0, key)
+    const since = performance.now()
     const { reason, error, wasMember } = await this.#follow(seat, key)
     switch (reason) {
       case 'refused': break
       case 'silent': return await this.#lead(seat.term, key)
       case 'closed':
-        if (wasMember) return true
-        if (isCode(error, 'ECONNREFUSED', 'ENOENT')) return await this.#lead(seat.term, key)
+        // One that takes us in only to throw us out, again and again, is not to be asked without a pause.
+        if (wasMember) return performance.now() - since > this.#settings.heartbeatMs
+        if (isCode(error, 'ECONNREFUSED', 'ENOENT')) return await this.#lead(seat.term, key, seat.socketPath)
         // It died just now, or so many connect at once that there is no room.
         if (error === undefined || isCode(error, 'ECONNRESET', 'EPIPE', 'EAGAIN')) return false
     }
@@ -228,13 +230,13 @@ export class Group {
     return { ...end, wasMember }
   }
 
-  async #lead (lastTerm: number, key: Buffer): Promise<boolean> {
+  async #lead (lastTerm: number, key: Buffer, deadSocketPath?: string): Promise<boolean> {
     // The engine may still be about to disconnect.
     await within(this.#resigning, this.#settings.drainTimeoutMs)
     const path = join(this.#directory, socketName())
     const server = await this.#listen(path)
     // Claimed last: whoever finds the seat finds somebody who listens.
-    const seat = this.#claim(lastTerm, path)
+    const seat = this.#claim(lastTerm, path, deadSocketPath)
     if (seat === undefined) {
       await closeServer(server)
       return false
@@ -254,10 +256,10 @@ export class Group {
     return true
   }
 
-  #claim (lastTerm: number, socketPath: string): Seat | undefined {
+  #claim (lastTerm: number, socketPath: string, deadSocketPath: string | undefined): Seat | undefined {
     if (!this.#mayLead) return undefined
     try {
-      return this.#election.claim(lastTerm, socketPath)
+      return this.#election.claim(lastTerm, socketPath, deadSocketPath)
     } catch (error) {
       this.#complain(error)
       return undefined
@@ -278,6 +280,8 @@ export class Group {
         server.listen({ path, exclusive: true }, resolve)
       })
       chmodSync(path, 0o600)
+      // Of a connection that the system does not let us accept: thrown, it would be the end of the process.
+      server.on('error', (error) => this.#complain(error))
       return server
     } catch (error) {
       server.close()
