@@ -236,7 +236,8 @@ for (const [whose, optionsFor] of Object.entries(connections)) {
       test(name, async (t) => {
         const { url, options, prepare, reach, outcome, broker } = await create(t)
         const own = optionsFor(t)
-        const app = await createApp(t, { url, drainTimeout: 50, ...options, ...own })
+        // Long enough for the answer of a broker on a busy machine.
+        const app = await createApp(t, { url, drainTimeout: 500, ...options, ...own })
         const { fastify } = app
         const { mqtt } = fastify
         mqtt.topic('slow', { qos: 1 }, () => new Promise(() => {}))
