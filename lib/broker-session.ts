@@ -3,7 +3,7 @@ import type { Mqtt } from '../types/mqtt.ts'
 import type { Health, Stats, Status } from '../types/status.ts'
 import { ConnectionLog } from './connection-log.ts'
 import { ConnectionState } from './connection-state.ts'
-import { describeTrouble } from './connection-trouble.ts'
+import { describeTrouble, isHopeless } from './connection-trouble.ts'
 import { logAt } from './diagnostics.ts'
 import { errorCode, errors } from './errors.ts'
 import type { Settings } from './options/settings.ts'
@@ -14,7 +14,6 @@ import { Inbox, type Deliver } from './session/inbox.ts'
 import type { Patience } from './session/job.ts'
 import type { BrokerLimits, Link, LinkEvents, OutgoingPublish } from './session/link.ts'
 import { Outbox } from './session/outbox.ts'
-import { refusalClass } from './session/refusals.ts'
 
 /** What the broker's side needs of the application's. */
 export interface BrokerSessionHost {
@@ -56,10 +55,10 @@ export class BrokerSession {
   #isReady = false
   #isSessionPresent = false
   #isClosing = false
+  #isHopeless = false
   /** What is the matter, or was last. */
   #trouble: { readonly code: string, readonly message: string } | undefined
-  /** Counts connections. */
-  #connection = 0
+  #isAwaitingAnswers = false
   /** An 'online' that is not acknowledged: it is sent again by itself. */
   #isAnnouncing = false
 
@@ -91,6 +90,11 @@ export class BrokerSession {
   /** True while filters can be subscribed. */
   get isReady (): boolean {
     return this.#isReady
+  }
+
+  /** Whether each other attempt of a start would end as the last one did: it is not waited for. */
+  get isHopeless (): boolean {
+    return this.#isHopeless
   }
 
   get lastError (): Error | undefined {
@@ -151,6 +155,7 @@ export class BrokerSession {
   open (): void {
     if (this.#link.isOpen) return
     this.#trouble = undefined
+    this.#isHopeless = false
     this.#state.open()
     this.#link.open()
   }
@@ -278,15 +283,21 @@ export class BrokerSession {
   }
 
   #onReady (): void {
-    this.#connection++
     this.#isReady = true
     this.book.onUp(this.#isSessionPresent)
     for (const watcher of this.#watchers) watcher(true)
     this.#state.up(this.#link)
-    if (this.#settings.presence !== undefined) void this.#announceOnline(this.#settings.presence)
     this.#host.onReady()
-    const changed = () => this.#host.onChange?.()
-    void this.book.answered().then(changed, changed)
+    if (!this.#isAwaitingAnswers) void this.#awaitAnswers()
+  }
+
+  /** One wait, however many connections are lost before their filters are answered. */
+  async #awaitAnswers (): Promise<void> {
+    this.#isAwaitingAnswers = true
+    await this.book.answered().catch(() => {})
+    this.#isAwaitingAnswers = false
+    this.#host.onChange?.()
+    if (this.#settings.presence !== undefined) await this.#announceOnline(this.#settings.presence)
   }
 
   #onDown (cause: Error, wasUp: boolean): boolean {
@@ -298,26 +309,16 @@ export class BrokerSession {
     const message = describeTrouble(cause, this.#link.everUp, this.#settings)
     this.#trouble = { code: errorCode(cause), message }
     this.#state.down(message, cause, wasUp, this.#link)
+    this.#isHopeless = isHopeless(cause, this.#link, this.#settings)
     this.#host.onDown(cause)
     this.#host.onChange?.()
-    if (this.#isHopeless(cause)) this.#giveUp?.()
+    if (this.#isHopeless) this.#giveUp?.()
     return isSoon
-  }
-
-  /** Whether each other attempt of a start would end as this one: it is not waited for. */
-  #isHopeless (cause: Error): boolean {
-    const { everUp, version, nextVersion } = this.#link
-    if (everUp || version !== nextVersion) return false
-    const kind = refusalClass(cause)
-    return kind === 'fatal' || (kind === 'slow' && !this.#settings.credentials.mayChange)
   }
 
   /** Once it hears what is said to it: whoever sees it there may answer at once. */
   async #announceOnline (presence: Presence): Promise<void> {
-    const connection = this.#connection
-    await this.book.answered().catch(() => {})
-    const isCurrent = connection === this.#connection && this.#link.isUp && !this.#isClosing
-    if (!isCurrent || this.#isAnnouncing) return
+    if (!this.#link.isUp || this.#isClosing || this.#isAnnouncing) return
     this.#isAnnouncing = true
     await this.#announce(presence, 'online', this.#settings.publishTimeoutMs)
     this.#isAnnouncing = false

@@ -267,15 +267,18 @@ export class Engine {
     }, {
       own: this.#own,
       onRole: (role) => {
-        log.info({ group, role }, role === undefined
-          ? `the group '${group}' has no owner for now`
-          : `this process is ${role === 'owner' ? 'the owner' : 'a member'} of the group '${group}'`)
-        this.hooks.run('onRole', role)
+        log[this.#closing === undefined ? 'info' : 'debug']({ group, role }, this.#roleLine(group, role))
+        this.hooks.runInTurn('onRole', role)
       },
-      onMemberUp: () => this.hooks.run('onConnect'),
-      onMemberDown: (cause) => this.hooks.run('onDisconnect', cause),
+      onMemberUp: () => this.hooks.runInTurn('onConnect'),
+      onMemberDown: (cause) => this.hooks.runInTurn('onDisconnect', cause),
       onTrouble: (error) => log.error({ err: error }, `the group '${group}' is in trouble, trying again`)
     })
+  }
+
+  #roleLine (group: string, role: Mqtt['role']): string {
+    if (role !== undefined) return `this process is ${role === 'owner' ? 'the owner' : 'a member'} of the group '${group}'`
+    return this.#closing === undefined ? `the group '${group}' has no owner for now` : `left the group '${group}'`
   }
 
   #onUnmatched (incoming: Incoming): void {

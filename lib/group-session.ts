@@ -143,7 +143,7 @@ export class GroupSession {
     while (!this.#isStarted) {
       const leftMs = deadline - performance.now()
       const isEnding = this.#isClosed || this.#isDraining
-      if (isEnding || leftMs <= 0) {
+      if (isEnding || leftMs <= 0 || this.#isHopeless) {
         const error = isEnding ? this.#closedError() : this.#startError()
         if (isOurs) await this.#leave()
         throw error
@@ -164,7 +164,7 @@ export class GroupSession {
     this.#isClosed = true
     this.#changed()
     const group = this.#group
-    if (group !== undefined) await group.close()
+    if (group !== undefined) await group.close(flushMs)
     await this.#own.close(flushMs)
   }
 
@@ -178,7 +178,7 @@ export class GroupSession {
   /** After a failed start: the others go on, and this process may join again. */
   async #leave (): Promise<void> {
     this.#hasFailed = true
-    await this.#group?.close()
+    await this.#group?.close(0)
     this.#group = undefined
     this.#wasJoined = false
   }
@@ -190,6 +190,11 @@ export class GroupSession {
   get #isStarted (): boolean {
     const { status, health } = this
     return status === 'ready' && health.subscriptions.pending.length === 0
+  }
+
+  /** What keeps us from the broker would keep us from it with each other attempt. */
+  get #isHopeless (): boolean {
+    return this.role === 'owner' && this.#own.isHopeless
   }
 
   #hooks (): GroupHooks {
@@ -237,12 +242,12 @@ export class GroupSession {
     this.#host.onMemberDown(new errors.FST_MQTT_CONNECTION('another process has taken the connection over'))
   }
 
-  /** The hooks of a member hear of the owner's connection. */
+  /** The hooks of a member hear of the owner's connection; not of their own process's end. */
   #noteMember (isUp: boolean): void {
     if (isUp === this.#wasUp) return
     this.#wasUp = isUp
     if (isUp) this.#host.onMemberUp()
-    else if (this.role !== 'owner') this.#host.onMemberDown(this.#lostError())
+    else if (this.role !== 'owner' && !this.#isClosed) this.#host.onMemberDown(this.#lostError())
   }
 
   #publishAsOwner (publish: OutgoingPublish, patience: Patience): Promise<void> {

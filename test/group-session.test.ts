@@ -2,9 +2,12 @@ import assert from 'node:assert/strict'
 import { chmodSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { test } from 'node:test'
-import { createApp } from './helpers/app.ts'
+import { suite, test } from 'node:test'
+import type { MultimqttOptions } from '../lib/index.ts'
+import { createApp, inbox, type TestApp } from './helpers/app.ts'
 import { onEnd, type Owner } from './helpers/cleanup.ts'
+import { deferred, within } from './helpers/deadline.ts'
+import { startProxy } from './helpers/proxy.ts'
 import { startScriptedBroker, startSilentServer } from './helpers/scripted-broker.ts'
 
 function group (owner: Owner) {
@@ -53,4 +56,122 @@ test('group: closing ends a start that waits', async (t) => {
   const connecting = assert.rejects(fastify.mqtt.connect(), { code: 'FST_MQTT_CLOSED' })
   await fastify.close()
   await connecting
+})
+
+const wontRetry = { minDelay: 60_000, maxDelay: 60_000 }
+
+/** What keeps a member from an answer, and the owner whose trouble it is. */
+const troubles: Readonly<Record<string, (t: Owner) => Promise<{
+  readonly options: MultimqttOptions
+  readonly reach?: (owner: TestApp, dir: string) => unknown
+}>>> = {
+  'nothing is acknowledged': async (t) => {
+    const broker = await startScriptedBroker(t, { onPacket: ({ cmd }) => cmd === 'publish' })
+    return { options: { url: broker.url } }
+  },
+  'the owner is offline': async (t) => {
+    const broker = await startScriptedBroker(t)
+    const reach = async ({ logged }: TestApp) => {
+      broker.connections[0]?.destroy()
+      await logged(/^lost the connection/)
+    }
+    return { options: { url: broker.url, reconnect: wontRetry }, reach }
+  },
+  'the owner connects to a blackhole': async (t) => {
+    const { url } = await startSilentServer(t)
+    return { options: { url, start: 'background' } }
+  },
+  'the owner has a half-open peer': async (t) => {
+    const broker = await startScriptedBroker(t)
+    const proxy = await startProxy(t, broker.port)
+    return { options: { url: proxy.url }, reach: () => proxy.hold() }
+  },
+  'there is no owner, and cannot be one': async (t) => {
+    const broker = await startScriptedBroker(t)
+    const reach = async ({ fastify }: TestApp, dir: string) => {
+      chmodSync(join(dir, readdirSync(dir)[0] ?? ''), 0o777)
+      await fastify.close()
+    }
+    return { options: { url: broker.url }, reach }
+  }
+}
+
+suite('group: a member closes in bounded time, and settles everything', { concurrency: true }, () => {
+  for (const [trouble, create] of Object.entries(troubles)) {
+    for (const [what, drainTimeout, pluginTimeout] of [
+      ['drainTimeout', 50, 10_000], ['a pluginTimeout that is shorter than drainTimeout', 60_000, 1_500]
+    ] as const) {
+      test(`${trouble}, within ${what}`, async (t) => {
+        const { dir, processes } = group(t)
+        const { options, reach } = await create(t)
+        const [owner, member] = await Promise.all(['owner', 'member'].map(async () =>
+          await createApp(t, { ...options, drainTimeout, processes }, { pluginTimeout })))
+        assert.ok(owner !== undefined && member !== undefined)
+        await owner.fastify.ready()
+        await owner.logged(/is the owner/)
+        await member.fastify.ready()
+        await member.logged(/is a member/)
+        await reach?.(owner, dir)
+        const publishing = ([1, 2, 2] as const).map((qos) => member.fastify.mqtt.publish('a', 'b', { qos }))
+        const outcomes = Promise.allSettled(publishing)
+        await within(Promise.all([member.fastify.mqtt.close(), member.fastify.close()]), 10_000, 'close of the member')
+        for (const one of await outcomes) {
+          assert.equal(one.status === 'rejected' && (one.reason as { code: string }).code, 'FST_MQTT_CLOSED')
+        }
+        assert.deepEqual([member.fastify.mqtt.status, member.fastify.mqtt.role], ['closed', undefined])
+        await within(owner.fastify.close(), 10_000, 'close of the owner')
+      })
+    }
+  }
+})
+
+test('group: the hooks of a member come in the order of the events, one after the other, and not for its own end', async (t) => {
+  const broker = await startScriptedBroker(t)
+  const { processes } = group(t)
+  const reconnect = { minDelay: 1, maxDelay: 1 }
+  const owner = await createApp(t, { url: broker.url, reconnect, processes })
+  await owner.fastify.ready()
+  const member = await createApp(t, { url: broker.url, reconnect, processes })
+  const events = inbox<string>()
+  const roles: string[] = []
+  const gate = deferred<void>()
+  member.fastify.mqtt.addHook('onRole', async (role) => {
+    roles.push(`${role} begins`)
+    await new Promise((resolve) => setTimeout(resolve, role === 'member' ? 20 : 0))
+    roles.push(`${role} ends`)
+  })
+  member.fastify.mqtt.addHook('onConnect', async () => {
+    events.put('connect begins')
+    await gate.promise
+    events.put('connect ends')
+  })
+  member.fastify.mqtt.addHook('onDisconnect', (cause) => events.put(`disconnect: ${cause.message}`))
+  await member.fastify.ready()
+  while (!events.all.includes('connect begins')) await events.next()
+  broker.connections[0]?.destroy()
+  await owner.logged(/^connected to .* again/)
+  // A round trip: the member has heard of both.
+  await member.fastify.mqtt.publish('a', '', { qos: 1 })
+  gate.resolve()
+  const connected = ['connect begins', 'connect ends']
+  const expected = [...connected, 'disconnect: the connection was closed', ...connected]
+  while (events.all.length < expected.length) await events.next()
+  assert.deepEqual(events.all, expected)
+  await member.fastify.close()
+  while (roles.at(-1) !== 'undefined ends') await new Promise((resolve) => setImmediate(resolve))
+  assert.deepEqual(events.all, expected)
+  assert.deepEqual(roles, ['member begins', 'member ends', 'undefined begins', 'undefined ends'])
+  await member.logged(/^left the group 'g'$/)
+  assert.doesNotMatch(JSON.stringify(member.lines), /no owner/)
+})
+
+test('group: a start that no other attempt would help ends at once, and names the cause', async (t) => {
+  const broker = await startScriptedBroker(t, { connack: { reasonCode: 0x87 } })
+  const { processes } = group(t)
+  const { fastify } = await createApp(t, { url: broker.url, processes })
+  await assert.rejects(async () => { await fastify.ready() }, {
+    code: 'FST_MQTT_CONNECT_FAILED', message: /\(1 attempt\): Connection refused: Not authorized \(0x87\)$/
+  })
+  assert.equal(broker.connections.length, 1)
+  assert.equal(fastify.mqtt.status, 'closed')
 })

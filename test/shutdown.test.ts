@@ -236,7 +236,8 @@ for (const [whose, optionsFor] of Object.entries(connections)) {
       test(name, async (t) => {
         const { url, options, prepare, reach, outcome, broker } = await create(t)
         const own = optionsFor(t)
-        const app = await createApp(t, { url, drainTimeout: 50, ...options, ...own })
+        // Long enough for the answer of a broker on a busy machine.
+        const app = await createApp(t, { url, drainTimeout: 500, ...options, ...own })
         const { fastify } = app
         const { mqtt } = fastify
         mqtt.topic('slow', { qos: 1 }, () => new Promise(() => {}))
@@ -346,7 +347,7 @@ test('close: publish() works in onClose of a child and in a request that is stil
 
 /** What a process of `fixtures/exit.ts` finds, and what it prints. */
 interface Exit {
-  readonly port: (servers: Servers) => number
+  readonly port: (servers: Servers, isInGroup: boolean) => number
   readonly prints: RegExp
 }
 
@@ -365,16 +366,23 @@ async function startServers (owner: Owner) {
   })
   const refusing = await startScriptedBroker(owner, { connack: { reasonCode: 135 } })
   const mute = await startScriptedBroker(owner, { onPacket: ({ cmd }) => cmd === 'publish' })
-  const ending = await startScriptedBroker(owner, {
+  const silent = await startSilentServer(owner)
+  const [halfOpen, halfOpenForGroup] = [await startHalfOpen(owner), await startHalfOpen(owner)]
+  const links = { halfOpen, halfOpenForGroup, silent, closedPort: await closedPort() }
+  return { broker, published, refusing, mute, ...links }
+}
+
+/** A broker whose link dies with the first message. */
+async function startHalfOpen (owner: Owner): Promise<{ readonly port: number }> {
+  const broker = await startScriptedBroker(owner, {
     onPacket: ({ cmd }) => {
       if (cmd !== 'publish') return false
       proxy.hold()
       return true
     }
   })
-  const proxy = await startProxy(owner, ending.port)
-  const silent = await startSilentServer(owner)
-  return { broker, published, refusing, mute, proxy, silent, closedPort: await closedPort() }
+  const proxy = await startProxy(owner, broker.port)
+  return proxy
 }
 
 const unsettled = /FST_MQTT_CLOSED\nFST_MQTT_CLOSED\nclosed\n$/
@@ -385,7 +393,10 @@ const exits: Readonly<Record<string, Exit>> = {
   closed: { port: ({ broker }) => broker.port, prints: /^closed\n$/ },
   idle: { port: ({ broker }) => broker.port, prints: /^closed\n$/ },
   'never acknowledged': { port: ({ mute }) => mute.port, prints: unsettled },
-  'half-open': { port: ({ proxy }) => proxy.port, prints: unsettled },
+  'half-open': {
+    port: ({ halfOpen, halfOpenForGroup }, isInGroup) => (isInGroup ? halfOpenForGroup : halfOpen).port,
+    prints: unsettled
+  },
   reconnecting: { port: ({ broker }) => broker.port, prints: /^closed\n$/ },
   'between attempts': { port: (servers) => servers.closedPort, prints: /^closed\n$/ },
   'offline with a queue': { port: (servers) => servers.closedPort, prints: unsettled },
@@ -405,14 +416,17 @@ suite('exit: nothing keeps the process alive', { concurrency: 4 }, () => {
   })
   after(async () => { for (const task of owned) await task() })
 
-  for (const [scenario, { port, prints }] of Object.entries(exits)) {
-    test(scenario, async () => {
-      const script = join(fileURLToPath(import.meta.url), '..', 'fixtures', 'exit.js')
-      const programArguments = [script, String(port(servers)), scenario]
-      const { stdout, stderr } = await run(process.execPath, programArguments, { timeout: ceilingMs * 2 })
-      assert.match(stdout, prints)
-      assert.equal(stderr, '')
-      if (scenario === 'handlers running') assert.ok(servers.published.includes('from/handler'))
-    })
+  for (const isInGroup of [false, true]) {
+    for (const [scenario, { port, prints }] of Object.entries(exits)) {
+      test(isInGroup ? `the owner of a group with presence: ${scenario}` : scenario, async (t) => {
+        const script = join(fileURLToPath(import.meta.url), '..', 'fixtures', 'exit.js')
+        const directory = isInGroup ? [groupFor(t).dir] : []
+        const programArguments = [script, String(port(servers, isInGroup)), scenario, ...directory]
+        const { stdout, stderr } = await run(process.execPath, programArguments, { timeout: ceilingMs * 2 })
+        assert.match(stdout, prints)
+        assert.equal(stderr, '')
+        if (scenario === 'handlers running') assert.ok(servers.published.splice(0).includes('from/handler'))
+      })
+    }
   }
 })

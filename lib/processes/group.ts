@@ -156,22 +156,25 @@ export class Group {
     return this.#tenure?.check() ?? false
   }
 
-  /** Leaves the group, and hands the connection over if it is ours. Settles all promises, in bounded time. */
-  async close (): Promise<void> {
-    await (this.#closing ??= this.#close())
+  /**
+   * Leaves the group, and hands the connection over if it is ours. Settles all promises, in bounded time.
+   *
+   * @param drainMs milliseconds for what is being published; default `drainTimeoutMs`
+   */
+  async close (drainMs = this.#settings.drainTimeoutMs): Promise<void> {
+    await (this.#closing ??= this.#close(drainMs))
   }
 
-  async #close (): Promise<void> {
-    const { drainTimeoutMs } = this.#settings
+  async #close (drainMs: number): Promise<void> {
     this.#mayLead = false
-    if (this.#tenure === undefined) await this.#relay.flush(drainTimeoutMs)
+    if (this.#tenure === undefined) await this.#relay.flush(drainMs)
     this.#isClosed = true
-    await this.#tenure?.close(2 * drainTimeoutMs + 1_000)
+    await this.#tenure?.close(2 * drainMs + 1_000)
     this.#relay.close()
     await this.#membership?.close(goodbyeMs)
     this.#wake()
     await this.#running
-    await within(this.#resigning, drainTimeoutMs)
+    await within(this.#resigning, drainMs)
     this.#setRole(undefined)
     this.#tellWhoWaits()
   }
