@@ -3,7 +3,7 @@ import type { Mqtt } from '../types/mqtt.ts'
 import type { Health, Stats, Status } from '../types/status.ts'
 import { ConnectionLog } from './connection-log.ts'
 import { ConnectionState } from './connection-state.ts'
-import { describeTrouble, isHopeless } from './connection-trouble.ts'
+import { describeTrouble, isFinal } from './connection-trouble.ts'
 import { logAt } from './diagnostics.ts'
 import { errorCode, errors } from './errors.ts'
 import type { Settings } from './options/settings.ts'
@@ -55,7 +55,7 @@ export class BrokerSession {
   #isReady = false
   #isSessionPresent = false
   #isClosing = false
-  #isHopeless = false
+  #isRefused = false
   /** What is the matter, or was last. */
   #trouble: { readonly code: string, readonly message: string } | undefined
   #isAwaitingAnswers = false
@@ -92,9 +92,9 @@ export class BrokerSession {
     return this.#isReady
   }
 
-  /** Whether each other attempt of a start would end as the last one did: it is not waited for. */
-  get isHopeless (): boolean {
-    return this.#isHopeless
+  /** Whether the last attempt to connect failed, and each other one would end as it did. */
+  get isRefused (): boolean {
+    return this.#isRefused
   }
 
   get lastError (): Error | undefined {
@@ -155,7 +155,7 @@ export class BrokerSession {
   open (): void {
     if (this.#link.isOpen) return
     this.#trouble = undefined
-    this.#isHopeless = false
+    this.#isRefused = false
     this.#state.open()
     this.#link.open()
   }
@@ -182,12 +182,11 @@ export class BrokerSession {
   }
 
   /**
-   * Lets the connection go, which another process has taken over. What waits for an answer is settled as
-   * unknown, and what came in is for the other process. It can be opened again.
+   * Lets the connection go, for another process. What waits for an answer is settled as unknown, and what
+   * came in is for the other process. It can be opened again.
    */
-  async suspend (): Promise<void> {
+  async suspend (cause: Error): Promise<void> {
     this.#outbox.reset(new errors.FST_MQTT_DELIVERY_UNKNOWN(this.#settings.address.text))
-    const cause = new errors.FST_MQTT_CONNECTION('another process of the group has the connection now')
     this.#state.down(cause.message, cause, true, this.#link)
     await this.#link.close(0)
     this.#isReady = false
@@ -284,6 +283,7 @@ export class BrokerSession {
 
   #onReady (): void {
     this.#isReady = true
+    this.#isRefused = false
     this.book.onUp(this.#isSessionPresent)
     for (const watcher of this.#watchers) watcher(true)
     this.#state.up(this.#link)
@@ -309,10 +309,11 @@ export class BrokerSession {
     const message = describeTrouble(cause, this.#link.everUp, this.#settings)
     this.#trouble = { code: errorCode(cause), message }
     this.#state.down(message, cause, wasUp, this.#link)
-    this.#isHopeless = isHopeless(cause, this.#link, this.#settings)
+    this.#isRefused = !wasUp && isFinal(cause, this.#link, this.#settings)
     this.#host.onDown(cause)
     this.#host.onChange?.()
-    if (this.#isHopeless) this.#giveUp?.()
+    // A start does not wait for what will not come.
+    if (this.#isRefused && !this.#link.everUp) this.#giveUp?.()
     return isSoon
   }
 

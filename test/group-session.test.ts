@@ -58,8 +58,6 @@ test('group: closing ends a start that waits', async (t) => {
   await connecting
 })
 
-const wontRetry = { minDelay: 60_000, maxDelay: 60_000 }
-
 /** What keeps a member from an answer, and the owner whose trouble it is. */
 const troubles: Readonly<Record<string, (t: Owner) => Promise<{
   readonly options: MultimqttOptions
@@ -72,10 +70,10 @@ const troubles: Readonly<Record<string, (t: Owner) => Promise<{
   'the owner is offline': async (t) => {
     const broker = await startScriptedBroker(t)
     const reach = async ({ logged }: TestApp) => {
-      broker.connections[0]?.destroy()
+      await broker.close()
       await logged(/^lost the connection/)
     }
-    return { options: { url: broker.url, reconnect: wontRetry }, reach }
+    return { options: { url: broker.url }, reach }
   },
   'the owner connects to a blackhole': async (t) => {
     const { url } = await startSilentServer(t)
@@ -174,4 +172,90 @@ test('group: a start that no other attempt would help ends at once, and names th
   })
   assert.equal(broker.connections.length, 1)
   assert.equal(fastify.mqtt.status, 'closed')
+})
+
+test('group: a start that no other attempt would help ends at once in every process, each with the reason', async (t) => {
+  const broker = await startScriptedBroker(t, { onPacket: ({ cmd }) => cmd === 'connect' })
+  const { processes } = group(t)
+  const options = { url: broker.url, processes, connectTimeout: 60_000 } as const
+  const apps = await Promise.all([1, 2, 3].map(async () => await createApp(t, options, { pluginTimeout: 0 })))
+  const starts = apps.map(async ({ fastify }) => {
+    try {
+      await fastify.ready()
+      return undefined
+    } catch (error) {
+      return error as Error & { code: string, cause: Error & { code: string, reasonCode: number } }
+    }
+  })
+  await Promise.all(apps.map(({ logged }) => logged(/is (?:the owner|a member) of/)))
+  await broker.next('connect')
+  broker.connections[0]?.send({ cmd: 'connack', sessionPresent: false, reasonCode: 0x86 })
+  for (const error of await within(Promise.all(starts), 5_000, 'end of the starts')) {
+    assert.equal(error?.code, 'FST_MQTT_CONNECT_FAILED')
+    assert.match(error.message, /\(1 attempt\): Connection refused: Bad user name or password \(0x86\)$/)
+    assert.deepEqual([error.cause.code, error.cause.message, error.cause.reasonCode],
+      ['FST_MQTT_CONNECTION', 'Connection refused: Bad user name or password (0x86)', 0x86])
+  }
+  assert.equal(broker.connections.length, 1)
+})
+
+test('group: who comes when the broker refuses the owner does not wait; who was there waits with it', async (t) => {
+  let reasonCode = 0
+  const broker = await startScriptedBroker(t, { connack: () => ({ reasonCode }) })
+  const { processes } = group(t)
+  const reconnect = { minDelay: 1, maxDelay: 20 }
+  const options = { url: broker.url, processes, connectTimeout: 60_000, reconnect } as const
+  const [owner, member, late] = await Promise.all([1, 2, 3].map(async () =>
+    await createApp(t, options, { pluginTimeout: 0 })))
+  assert.ok(owner && member && late)
+  await owner.fastify.ready()
+  await member.fastify.ready()
+  reasonCode = 0x87
+  broker.connections[0]?.destroy()
+  await owner.logged(/^could not connect/)
+  await assert.rejects(within((async () => { await late.fastify.ready() })(), 5_000, 'end of the start'), {
+    code: 'FST_MQTT_CONNECT_FAILED', message: /Connection refused: Not authorized \(0x87\)$/
+  })
+  const again = member.fastify.mqtt.connect()
+  reasonCode = 0
+  await again
+  assert.deepEqual([owner, member].map(({ fastify: { mqtt } }) => mqtt.status), ['ready', 'ready'])
+})
+
+test('group: what is published before it connects goes by the owner, whoever that is', async (t) => {
+  const broker = await startScriptedBroker(t)
+  const { processes } = group(t)
+  const options = { url: broker.url, processes, start: 'manual' } as const
+  const first = await createApp(t, options)
+  const second = await createApp(t, options)
+  for (const { fastify } of [first, second]) {
+    await fastify.ready()
+    const publish = fastify.mqtt.publish('early', 'x', { qos: 1 })
+    await assert.rejects(fastify.mqtt.publish('early', 'x', { qos: 0 }), { code: 'FST_MQTT_OFFLINE' })
+    assert.equal(fastify.mqtt.stats().outbox.messages, 1)
+    await fastify.mqtt.connect()
+    await within(publish, 5_000, 'delivery')
+    assert.equal(fastify.mqtt.stats().outbox.messages, 0)
+  }
+  assert.deepEqual([first.fastify.mqtt.role, second.fastify.mqtt.role], ['owner', 'member'])
+  const never = await createApp(t, options)
+  await never.fastify.ready()
+  const closed = assert.rejects(never.fastify.mqtt.publish('never', 'x', { qos: 1 }), { code: 'FST_MQTT_CLOSED' })
+  await never.fastify.close()
+  await closed
+})
+
+test('group: what waits when a start fails is sent when the next one succeeds', async (t) => {
+  const connacks = [{ reasonCode: 0x86 }, { reasonCode: 0 }]
+  const broker = await startScriptedBroker(t, { connack: () => connacks.shift() ?? {} })
+  const { processes } = group(t)
+  const { fastify } = await createApp(t, { url: broker.url, processes, start: 'manual' })
+  await fastify.ready()
+  const early = fastify.mqtt.publish('early', 'x', { qos: 1 })
+  const connecting = fastify.mqtt.connect()
+  const meanwhile = fastify.mqtt.publish('meanwhile', 'x', { qos: 1 })
+  await assert.rejects(connecting, { code: 'FST_MQTT_CONNECT_FAILED' })
+  assert.equal(fastify.mqtt.status, 'closed')
+  await fastify.mqtt.connect()
+  await within(Promise.all([early, meanwhile]), 5_000, 'delivery')
 })

@@ -90,7 +90,10 @@ const properties = record({
 }, [])
 const timeoutMs = fc.integer({ min: 1, max: 2 ** 31 - 1 })
 const failure = record({
-  code: fc.oneof(text, fc.nat()), message: text, statusCode: fc.nat({ max: 599 })
+  code: fc.oneof(text, fc.nat()),
+  message: text,
+  statusCode: fc.nat({ max: 599 }),
+  reasonCode: fc.nat({ max: 255 })
 }, ['code', 'message'])
 const frame: fc.Arbitrary<Frame> = fc.oneof(
   record({
@@ -103,7 +106,8 @@ const frame: fc.Arbitrary<Frame> = fc.oneof(
       payload: bytes,
       qos: fc.constantFrom(0 as const, 1 as const, 2 as const),
       retain: fc.boolean(),
-      properties: fc.option(properties, { nil: undefined })
+      properties: fc.option(properties, { nil: undefined }),
+      contentType: fc.option(text, { nil: undefined })
     })
   }),
   record({
@@ -186,6 +190,7 @@ describe('frames', () => {
     'properties that are a list': framed(4, publishHead, '08', '000161', withLength('[]')),
     'properties that no broker takes': framed(4, publishHead, '08', '000161', withLength('{"responseTopic":"#"}')),
     'properties that are no JSON': framed(4, publishHead, '08', '000161', withLength('{')),
+    'a content type that no broker takes': framed(4, publishHead, '20', '000161', '000100'),
     'a failure that is text': framed(9, '00000001', hexOf('"no"')),
     'a failure whose cause has no code': framed(9, '00000001',
       hexOf('{"code":"A","message":"b","cause":{"message":"c"}}')),
@@ -207,6 +212,7 @@ describe('frames', () => {
     assert.throws(() => encode(writer, { ...options, publish }), limit)
     const small = { ...publish, payload: Buffer.alloc(0) }
     assert.throws(() => encode(writer, { ...options, publish: { ...small, topic: 'ä'.repeat(33_000) } }), limit)
+    assert.throws(() => encode(writer, { ...options, publish: { ...small, contentType: 'ä'.repeat(33_000) } }), limit)
     assert.throws(() => encode(writer, { type: 'reply', id: 1, parcel: { data: 1n, bytes: payload } }), TypeError)
     assert.equal(writer.size, 0)
     encode(writer, { ...options, publish: { ...small, topic: 'ä'.repeat(32_767) } })
@@ -259,6 +265,9 @@ describe('failures', () => {
     assert.deepEqual({ ...error, message: error.message }, { code: 'ENOSPC', statusCode: 507, message: 'full' })
     assert.equal(there('no').message, 'no')
     assert.deepEqual({ ...there(new Error('x')) }, { code: 'UNKNOWN' })
+    const refusal = there(Object.assign(new errors.FST_MQTT_CONNECTION('no'), { reasonCode: 0x86 }))
+    assert.ok(refusal instanceof errors.FST_MQTT_CONNECTION)
+    assert.equal('reasonCode' in refusal && refusal.reasonCode, 0x86)
     assert.equal(there(Object.assign(new Error('x'), { code: 'constructor' })).constructor, Error)
   })
 
@@ -975,6 +984,7 @@ class FakeEngine implements GroupHooks {
   readonly troubles = new Mailbox<Error>()
   readonly roles: (Role | undefined)[] = []
   readonly published: string[] = []
+  readonly contentTypes: (string | undefined)[] = []
   readonly signals: (AbortSignal | undefined)[] = []
   /** What the broker answers. */
   answer: () => Promise<void> = async () => {}
@@ -1012,8 +1022,9 @@ class FakeEngine implements GroupHooks {
     this.troubles.put(error)
   }
 
-  async publish ({ payload }: ForwardedPublish, { signal }: Patience): Promise<void> {
+  async publish ({ payload, contentType }: ForwardedPublish, { signal }: Patience): Promise<void> {
     this.published.push(payload.toString())
+    this.contentTypes.push(contentType)
     this.signals.push(signal)
     await this.answer()
   }
@@ -1216,7 +1227,7 @@ describe('group', () => {
     assert.ok(owner && member)
     const [never, done] = [deferred<void>(), deferred<void>()]
     owner.engine.answer = async () => await never.promise
-    const twice = owner.group.publish(publishOf(1, 'again'), patience)
+    const twice = owner.group.publish({ ...publishOf(1, 'again'), contentType: 'a/b' }, patience)
     const later = owner.group.publish(publishOf(1, 'answered'), patience)
     const unknown = owner.group.publish(publishOf(2), patience)
     const call = t.mock.method(owner.engine, 'call', async () => {
@@ -1238,6 +1249,11 @@ describe('group', () => {
     await within(Promise.all([twice, later]), ceilingMs, 'delivery')
     assert.deepEqual([owner.group.role, member.group.role].sort(), ['member', 'owner'])
     assert.equal(new Election(directory).current()?.term, 3)
+    // As it was asked for, in whichever of the two it was done.
+    const { engine } = owner.group.role === 'owner' ? owner : member
+    assert.deepEqual(engine.contentTypes, [
+      ...engine === owner.engine ? ['a/b', undefined, undefined] : [], 'a/b', undefined
+    ])
   })
 
   /** A socket on which the owner of the first term listens, or something that pretends to be it. */

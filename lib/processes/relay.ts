@@ -40,9 +40,9 @@ const theOwner = 'the owner of the group'
 const taskBytes = 64
 
 /**
- * The publishes and calls of this process on their way to whoever owns the connection. They outlive it: what
- * is not answered when the way is lost goes to the next owner. Every promise settles, by the answer, its
- * timeout, its signal or the end.
+ * The publishes and calls of this process on their way to whoever owns the connection. They wait while there
+ * is nobody, and outlive the owner: what is not answered when the way is lost goes to the next one. Every
+ * promise settles, by the answer, its timeout, its signal or the end.
  */
 export class Relay implements TaskHost {
   readonly #limits: RelayLimits
