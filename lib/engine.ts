@@ -249,10 +249,10 @@ export class Engine {
 
   #createAdministration (dynsec: NonNullable<Settings['dynsec']>): Administration {
     if (dynsec.connection !== undefined) this.#administrator = new Engine(dynsec.connection, this.#host)
-    const { settings, dispatcher } = this.#administrator ?? this
-    const own = this.#administrator === undefined ? this.#own : this.#administrator.#own
-    const group = this.#administrator === undefined ? this.#group : undefined
-    return new Administration(this.settings.prefix, dynsec, { settings, own, dispatcher, group })
+    const engine = this.#administrator ?? this
+    return new Administration(this.settings.prefix, dynsec, {
+      settings: engine.settings, own: engine.#own, dispatcher: engine.dispatcher, group: engine.#group
+    })
   }
 
   #createGroup ({ group, dir, heartbeatMs, ownerTimeoutMs }: SingleProcesses): GroupSession {

@@ -368,6 +368,29 @@ suite('processes that are one presence, on Mosquitto', { skip, concurrency: 4 },
     assert.equal(member.mqtt.role, 'owner')
   })
 
+  test('an administrator with an account of its own is one connection beside that of the group', async (t) => {
+    const broker = await startMosquitto(t)
+    const dir = temporaryDirectory(t)
+    const apps = await inOrder([1, 2, 3], async () => {
+      const { fastify } = await createApp(t, {
+        url: broker.url,
+        dynsec: { connection: { port: broker.ports.dynsec, username: 'admin', password: 'admin-password' } },
+        processes: { mode: 'single', group: 'app', dir, heartbeat: 250, ownerTimeout: 1_500 }
+      })
+      await fastify.ready()
+      return fastify
+    })
+    await Promise.all(apps.map(async ({ mqtt: { dynsec } }, index) => await dynsec.roles.create({ rolename: `role-${index}` })))
+    const [first, second, third] = apps
+    assert.ok(first && second && third)
+    assert.deepEqual((await third.mqtt.dynsec.roles.list()).sort(), ['admin', 'role-0', 'role-1', 'role-2'])
+    const clients = () => broker.log().match(/(?<=New client connected from \S+ as )\S+(?=-[0-9a-f]{8} )/g)
+    assert.deepEqual(clients()?.sort(), ['app', 'app.dynsec'])
+    await first.close()
+    await Promise.all([second, third].map(async ({ mqtt: { dynsec } }) => await dynsec.roles.get('role-0')))
+    assert.deepEqual(clients()?.sort(), ['app', 'app', 'app.dynsec', 'app.dynsec'])
+  })
+
   test('several workers with a connection each are warned of, once', async (t) => {
     const broker = await startBroker(t)
     process.env['NODE_APP_INSTANCE'] = '1'

@@ -346,6 +346,22 @@ suite('the administrator of dynamic security', () => {
     assert.equal(here.dynsec?.connection?.address.text, 'mqtt://broker:1883')
     assert.equal(resolve({ dynsec: true }).dynsec?.connection, undefined)
   })
+
+  test('is one for a group of processes, by a group of its own', () => {
+    const groupOf = (group: string) => {
+      const processes = { mode: 'single', group, dir: '/run/app', heartbeat: 100 } as const
+      const { connection } = resolve({ processes, dynsec: { connection: administrator } }).dynsec ?? {}
+      assert.equal(connection?.sessionExpirySeconds, 1)
+      return connection.processes
+    }
+    assert.deepEqual(groupOf('orders'), {
+      mode: 'single', group: 'orders.dynsec', dir: '/run/app', heartbeatMs: 100, ownerTimeoutMs: 5_000
+    })
+    const long = groupOf('o'.repeat(64))
+    assert.equal(long.mode === 'single' && long.group, `${'o'.repeat(57)}.dynsec`)
+    const { connection } = resolve({ processes: 'each', dynsec: { connection: administrator } }).dynsec ?? {}
+    assert.deepEqual([connection?.processes, connection?.sessionExpirySeconds], [{ mode: 'each' }, 0])
+  })
 })
 
 for (const [options, key, says] of [
