@@ -927,6 +927,21 @@ describe('relay', () => {
     assert.deepEqual(route.cancelled, [first])
   })
 
+  test('one signal for many is no leak, and ends all that wait', async (t) => {
+    const { relay, route } = relayWith(t)
+    relay.attach(route)
+    const warnings = t.mock.method(process, 'emitWarning', () => {})
+    const controller = new AbortController()
+    const options = { timeoutMs: 60_000, signal: controller.signal }
+    const publishes = Array.from({ length: 30 }, async () => await relay.publish(publishOf(1), options))
+    for (const id of route.ids.slice(20)) relay.answer(id, { type: 'done' })
+    await Promise.all(publishes.slice(20))
+    controller.abort()
+    for (const publish of publishes.slice(0, 20)) await assert.rejects(publish, { code: 'FST_MQTT_ABORTED' })
+    assert.equal(route.cancelled.length, 20)
+    assert.equal(warnings.mock.callCount(), 0)
+  })
+
   test('no more than maxMessages and maxBytes wait', async (t) => {
     const few = relayWith(t, { maxMessages: 2 })
     few.relay.attach(few.route)
