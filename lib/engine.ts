@@ -65,7 +65,8 @@ export class Engine {
   #isOpen = false
   readonly #names: OutgoingNames
 
-  constructor (settings: Settings, host: EngineHost) {
+  constructor (given: Settings, host: EngineHost) {
+    const settings = withGroupClientId(given)
     this.settings = settings
     this.#host = host
     this.#names = new OutgoingNames(settings.prefix)
@@ -87,7 +88,7 @@ export class Engine {
       onUnmatched: (incoming) => this.#onUnmatched(incoming),
       isFor: (filter, ids) => this.#isFor(filter, ids)
     })
-    this.#own = new BrokerSession(withGroupClientId(settings), {
+    this.#own = new BrokerSession(settings, {
       log: host.log,
       link: host.link,
       deliver: (message, receipt) => this.dispatcher.receive(message, receipt),

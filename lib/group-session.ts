@@ -32,6 +32,7 @@ interface SharedState {
   readonly health: SessionHealth
   /** What the last attempt failed by, if each other one would. */
   readonly refusal: Failure | undefined
+  readonly clientId: string
 }
 
 type SessionHealth = BrokerSession['health']
@@ -52,6 +53,8 @@ export class GroupSession {
   #wasUp = false
   /** There has been an owner that was connected, in the time of this process. */
   #wasReady = false
+  /** The last one that was compared with ours. */
+  #ownersClientId: string | undefined
   #isDraining = false
   #hasFailed = false
   #isClosed = false
@@ -215,6 +218,7 @@ export class GroupSession {
         this.#changed()
       },
       onState: () => {
+        this.#compare(this.#shared)
         this.#noteMember(this.#shared?.status === 'ready')
         this.#changed()
       },
@@ -228,7 +232,16 @@ export class GroupSession {
   #stateForMembers (): SharedState {
     const { status, health, isRefused, lastError } = this.#own
     const refusal = isRefused && lastError !== undefined ? failureOf(lastError) : undefined
-    return { status, health: shortened(health), refusal }
+    return { status, health: shortened(health), refusal, clientId: this.#settings.clientId }
+  }
+
+  /** What the broker keeps for one client identifier is lost to a process that takes over with another. */
+  #compare (shared: SharedState | undefined): void {
+    const { clientId, processes } = this.#settings
+    if (shared === undefined || shared.clientId === this.#ownersClientId) return
+    this.#ownersClientId = shared.clientId
+    if (shared.clientId === clientId || processes.mode !== 'single') return
+    this.#host.onTrouble(new errors.FST_MQTT_GROUP_CLIENT_ID(processes.group, shared.clientId, clientId))
   }
 
   #attempt (): Promise<void> {

@@ -259,3 +259,21 @@ test('group: what waits when a start fails is sent when the next one succeeds', 
   await fastify.mqtt.connect()
   await within(Promise.all([early, meanwhile]), 5_000, 'delivery')
 })
+
+test('group: processes that would connect by different client identifiers are told so, once', async (t) => {
+  const broker = await startScriptedBroker(t)
+  const { processes } = group(t)
+  const [owner, like, unlike] = await Promise.all([{}, {}, { clientId: 'mine' }].map(async (options) =>
+    await createApp(t, { url: broker.url, processes, ...options })))
+  assert.ok(owner && like && unlike)
+  for (const { fastify } of [owner, like, unlike]) await fastify.ready()
+  const { level, err } = await unlike.logged(/in trouble/)
+  assert.deepEqual([level, err?.code], [50, 'FST_MQTT_GROUP_CLIENT_ID'])
+  assert.match(err?.message ?? '', /is connected as 'g-[0-9a-f]{8}', this process would be as 'mine'/)
+  broker.connections[0]?.destroy()
+  await owner.logged(/^connected to .* again/)
+  // A round trip: both have heard of it.
+  await Promise.all([like, unlike].map(async ({ fastify }) => await fastify.mqtt.publish('a', '', { qos: 1 })))
+  const errorsOf = ({ lines }: TestApp) => lines.filter((line) => line.level >= 50).length
+  assert.deepEqual([owner, like, unlike].map(errorsOf), [0, 0, 1])
+})
