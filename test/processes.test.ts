@@ -1097,6 +1097,146 @@ async function groupOf (owner: Owner, size: number, settings: Partial<GroupSetti
 
 const socketsIn = (directory: string) => readdirSync(directory).filter((name) => name.endsWith('.sock')).sort()
 
+/** A socket on which the owner of the first term listens, or something that pretends to be it. */
+async function impostor (owner: Owner, onConnection: (socket: Socket, key: Buffer) => void) {
+  const dir = temporaryDirectory(owner)
+  const directory = directoryOf({ ...groupSettings, dir })
+  ensureDirectory(directory)
+  const key = groupKey(directory)
+  const path = join(directory, socketName())
+  const sockets = new Set<Socket>()
+  const server = createServer((socket) => {
+    sockets.add(socket.on('error', () => {}))
+    onConnection(socket, key)
+  })
+  server.listen(path)
+  await once(server, 'listening')
+  symlinkSync(basename(path), join(directory, 'owner.1'))
+  const close = () => {
+    server.close()
+    for (const socket of sockets) socket.destroy()
+  }
+  onEnd(owner, close)
+  return { dir, directory, close }
+}
+
+// Mostly they wait, and they change nothing that others see.
+describe('group: what takes its time', { concurrency: true }, () => {
+  test('an owner that accepts, but says nothing, is replaced', async (t) => {
+    const { dir } = await impostor(t, () => {})
+    const { group } = joins(t, dir, { ownerTimeoutMs: 200 })
+    assert.equal(await within(group.joined(), ceilingMs, 'role'), 'owner')
+  })
+
+  test('an owner that says nothing any more is replaced, and what it has not answered is sent again', async (t) => {
+    const { dir } = await impostor(t, (socket, key) => {
+      const channel = new Channel(socket, { side: 'owner', key, heartbeatMs: 50, silenceMs: 60_000 }, {
+        onOpen: () => channel.send({ type: 'state', state: null }),
+        // As if its process were stopped.
+        onFrame: () => t.mock.method(socket, 'write', () => true),
+        onEnd: () => {}
+      })
+    })
+    const { group, engine } = joins(t, dir, { ownerTimeoutMs: 200 })
+    assert.equal(await within(group.joined(), ceilingMs, 'role'), 'member')
+    await within(group.publish(publishOf(1, 'again'), patience), ceilingMs, 'delivery')
+    assert.deepEqual(engine.roles, ['member', undefined, 'owner'])
+    assert.deepEqual(engine.published, ['again'])
+  })
+
+  test('an owner of another version is told of once, and replaced when it has gone', async (t) => {
+    const greeting = written([{ type: 'hello', version: 9, heartbeatMs: 50, nonce: Buffer.alloc(nonceBytes) }])
+    const { dir, close } = await impostor(t, (socket) => socket.write(greeting))
+    const { group, engine } = joins(t, dir)
+    const trouble = await engine.troubles.take(any, 'trouble')
+    assert.ok(trouble instanceof errors.FST_MQTT_PEER_VERSION)
+    assert.equal(group.trouble, trouble)
+    const publish = group.publish(publishOf(1, 'waits'), patience)
+    await assert.rejects(engine.troubles.take(any, 'second trouble', 1_500))
+    close()
+    await within(publish, ceilingMs, 'delivery')
+    assert.equal(group.role, 'owner')
+    assert.equal(group.trouble, undefined)
+  })
+
+  test('an owner that makes no sense is told of, and tried again', async (t) => {
+    const connections = new Mailbox<true>()
+    const { dir, close } = await impostor(t, (socket, key) => {
+      connections.put(true)
+      const channel = new Channel(socket, { side: 'owner', key, heartbeatMs: 50, silenceMs: 60_000 }, {
+        onOpen: () => channel.send({ type: 'cancel', id: 1 }), onFrame: () => {}, onEnd: () => {}
+      })
+    })
+    const { group, engine } = joins(t, dir)
+    const { message } = await engine.troubles.take(any, 'trouble')
+    assert.match(message, /'cancel' was not expected/)
+    await connections.take(any, 'connection')
+    await connections.take(any, 'second connection')
+    close()
+    assert.equal(await within(group.joined(), ceilingMs, 'role'), 'owner')
+  })
+
+  test('an owner that takes a member in and throws it out again is not asked without a pause', async (t) => {
+    const connections = new Mailbox<true>()
+    let count = 0
+    const { dir, close } = await impostor(t, (socket, key) => {
+      count++
+      connections.put(true)
+      const channel = new Channel(socket, { side: 'owner', key, heartbeatMs: 50, silenceMs: 60_000 }, {
+        onOpen: () => channel.send({ type: 'state', state: null }), onFrame: () => socket.destroy(), onEnd: () => {}
+      })
+    })
+    const { group } = joins(t, dir)
+    const publish = group.publish(publishOf(1, 'poison to that one'), patience)
+    for (let times = 0; times < 6; times++) await connections.take(any, 'connection')
+    const since = performance.now()
+    for (let times = 0; times < 2; times++) await connections.take(any, 'connection')
+    assert.ok(performance.now() - since > 500, `${count} connections, two of them within ${performance.now() - since} ms`)
+    close()
+    await within(publish, ceilingMs, 'delivery')
+  })
+
+  test('close: an engine that fails to let go, or never does, holds nothing up', async (t) => {
+    const { directory, all: [owner, next, last] } = await groupOf(t, 3, { drainTimeoutMs: 20 })
+    assert.ok(owner && next && last)
+    owner.engine.onResign = async () => { throw new Error('no') }
+    await within(owner.group.close(), ceilingMs, 'close')
+    assert.match((await owner.engine.troubles.take(any, 'trouble')).message, /no/)
+    const [second, third] = await inOrder(next, last)
+    second.engine.onResign = async () => await new Promise<void>(() => {})
+    await within(second.group.close(), ceilingMs, 'close')
+    await within(third.group.publish(publishOf(1), patience), ceilingMs, 'delivery')
+    await third.group.close()
+    assert.deepEqual(socketsIn(directory), [])
+  })
+
+  test('close: at once while there is no owner, and nobody becomes one then', async (t) => {
+    const { dir, directory } = await impostor(t, () => {})
+    const { group, engine } = joins(t, dir)
+    const publish = group.publish(publishOf(1), { timeoutMs: 60_000, signal: undefined })
+    const joined = group.joined()
+    await within(Promise.all([
+      group.close(), assert.rejects(publish, { code: 'FST_MQTT_CLOSED' }), assert.rejects(joined, { code: 'FST_MQTT_CLOSED' })
+    ]), ceilingMs, 'close')
+    assert.deepEqual(engine.roles, [])
+    const empty = temporaryDirectory(t)
+    const second = joins(t, empty)
+    await within(second.group.close(), ceilingMs, 'close')
+    assert.deepEqual(second.engine.roles, [])
+    assert.deepEqual(socketsIn(directoryOf({ ...groupSettings, dir: empty })), [])
+    assert.equal(socketsIn(directory).length, 1)
+  })
+
+  test('close: while it waits after a failure', async (t) => {
+    const { dir } = await impostor(t, (socket) => socket.write('no greeting at all'))
+    const { group, engine } = joins(t, dir)
+    await engine.troubles.take(any, 'trouble')
+    const begin = performance.now()
+    await group.close()
+    assert.ok(performance.now() - begin < 500)
+  })
+})
+
 describe('group', () => {
   test('the first becomes the owner and connects, the others are members and see its state', async (t) => {
     const { all: [first, second, third] } = await groupOf(t, 3)
@@ -1271,66 +1411,6 @@ describe('group', () => {
     ])
   })
 
-  /** A socket on which the owner of the first term listens, or something that pretends to be it. */
-  async function impostor (owner: Owner, onConnection: (socket: Socket, key: Buffer) => void) {
-    const dir = temporaryDirectory(owner)
-    const directory = directoryOf({ ...groupSettings, dir })
-    ensureDirectory(directory)
-    const key = groupKey(directory)
-    const path = join(directory, socketName())
-    const sockets = new Set<Socket>()
-    const server = createServer((socket) => {
-      sockets.add(socket.on('error', () => {}))
-      onConnection(socket, key)
-    })
-    server.listen(path)
-    await once(server, 'listening')
-    symlinkSync(basename(path), join(directory, 'owner.1'))
-    const close = () => {
-      server.close()
-      for (const socket of sockets) socket.destroy()
-    }
-    onEnd(owner, close)
-    return { dir, directory, close }
-  }
-
-  test('an owner that accepts, but says nothing, is replaced', async (t) => {
-    const { dir } = await impostor(t, () => {})
-    const { group } = joins(t, dir, { ownerTimeoutMs: 200 })
-    assert.equal(await within(group.joined(), ceilingMs, 'role'), 'owner')
-  })
-
-  test('an owner that says nothing any more is replaced, and what it has not answered is sent again', async (t) => {
-    const { dir } = await impostor(t, (socket, key) => {
-      const channel = new Channel(socket, { side: 'owner', key, heartbeatMs: 50, silenceMs: 60_000 }, {
-        onOpen: () => channel.send({ type: 'state', state: null }),
-        // As if its process were stopped.
-        onFrame: () => t.mock.method(socket, 'write', () => true),
-        onEnd: () => {}
-      })
-    })
-    const { group, engine } = joins(t, dir, { ownerTimeoutMs: 200 })
-    assert.equal(await within(group.joined(), ceilingMs, 'role'), 'member')
-    await within(group.publish(publishOf(1, 'again'), patience), ceilingMs, 'delivery')
-    assert.deepEqual(engine.roles, ['member', undefined, 'owner'])
-    assert.deepEqual(engine.published, ['again'])
-  })
-
-  test('an owner of another version is told of once, and replaced when it has gone', async (t) => {
-    const greeting = written([{ type: 'hello', version: 9, heartbeatMs: 50, nonce: Buffer.alloc(nonceBytes) }])
-    const { dir, close } = await impostor(t, (socket) => socket.write(greeting))
-    const { group, engine } = joins(t, dir)
-    const trouble = await engine.troubles.take(any, 'trouble')
-    assert.ok(trouble instanceof errors.FST_MQTT_PEER_VERSION)
-    assert.equal(group.trouble, trouble)
-    const publish = group.publish(publishOf(1, 'waits'), patience)
-    await assert.rejects(engine.troubles.take(any, 'second trouble', 1_500))
-    close()
-    await within(publish, ceilingMs, 'delivery')
-    assert.equal(group.role, 'owner')
-    assert.equal(group.trouble, undefined)
-  })
-
   test('an owner that dies while it is greeted is looked for again at once', async (t) => {
     let connections = 0
     const { dir, close } = await impostor(t, (socket) => {
@@ -1341,23 +1421,6 @@ describe('group', () => {
     assert.equal(await within(group.joined(), 1_000, 'role'), 'owner')
     assert.equal(connections, 3)
     await assert.rejects(engine.troubles.take(any, 'trouble', 10))
-  })
-
-  test('an owner that makes no sense is told of, and tried again', async (t) => {
-    const connections = new Mailbox<true>()
-    const { dir, close } = await impostor(t, (socket, key) => {
-      connections.put(true)
-      const channel = new Channel(socket, { side: 'owner', key, heartbeatMs: 50, silenceMs: 60_000 }, {
-        onOpen: () => channel.send({ type: 'cancel', id: 1 }), onFrame: () => {}, onEnd: () => {}
-      })
-    })
-    const { group, engine } = joins(t, dir)
-    const { message } = await engine.troubles.take(any, 'trouble')
-    assert.match(message, /'cancel' was not expected/)
-    await connections.take(any, 'connection')
-    await connections.take(any, 'second connection')
-    close()
-    assert.equal(await within(group.joined(), ceilingMs, 'role'), 'owner')
   })
 
   test('who says to the owner what makes no sense is cut off, and the others are not disturbed', async (t) => {
@@ -1455,26 +1518,6 @@ describe('group', () => {
     assert.deepEqual(owner.engine.published, ['later'])
   })
 
-  test('an owner that takes a member in and throws it out again is not asked without a pause', async (t) => {
-    const connections = new Mailbox<true>()
-    let count = 0
-    const { dir, close } = await impostor(t, (socket, key) => {
-      count++
-      connections.put(true)
-      const channel = new Channel(socket, { side: 'owner', key, heartbeatMs: 50, silenceMs: 60_000 }, {
-        onOpen: () => channel.send({ type: 'state', state: null }), onFrame: () => socket.destroy(), onEnd: () => {}
-      })
-    })
-    const { group } = joins(t, dir)
-    const publish = group.publish(publishOf(1, 'poison to that one'), patience)
-    for (let times = 0; times < 6; times++) await connections.take(any, 'connection')
-    const since = performance.now()
-    for (let times = 0; times < 2; times++) await connections.take(any, 'connection')
-    assert.ok(performance.now() - since > 500, `${count} connections, two of them within ${performance.now() - since} ms`)
-    close()
-    await within(publish, ceilingMs, 'delivery')
-  })
-
   test('close: an owner that is about to leave does not step down as well', async (t) => {
     const { directory, all: [owner] } = await groupOf(t, 1)
     assert.ok(owner)
@@ -1485,46 +1528,6 @@ describe('group', () => {
     await within(owner.group.close(), ceilingMs, 'close')
     await owner.engine.hears('resign closing')
     await assert.rejects(owner.engine.told.take((told) => told.startsWith('resign'), 'second resign', 10))
-  })
-
-  test('close: an engine that fails to let go, or never does, holds nothing up', async (t) => {
-    const { directory, all: [owner, next, last] } = await groupOf(t, 3, { drainTimeoutMs: 20 })
-    assert.ok(owner && next && last)
-    owner.engine.onResign = async () => { throw new Error('no') }
-    await within(owner.group.close(), ceilingMs, 'close')
-    assert.match((await owner.engine.troubles.take(any, 'trouble')).message, /no/)
-    const [second, third] = await inOrder(next, last)
-    second.engine.onResign = async () => await new Promise<void>(() => {})
-    await within(second.group.close(), ceilingMs, 'close')
-    await within(third.group.publish(publishOf(1), patience), ceilingMs, 'delivery')
-    await third.group.close()
-    assert.deepEqual(socketsIn(directory), [])
-  })
-
-  test('close: at once while there is no owner, and nobody becomes one then', async (t) => {
-    const { dir, directory } = await impostor(t, () => {})
-    const { group, engine } = joins(t, dir)
-    const publish = group.publish(publishOf(1), { timeoutMs: 60_000, signal: undefined })
-    const joined = group.joined()
-    await within(Promise.all([
-      group.close(), assert.rejects(publish, { code: 'FST_MQTT_CLOSED' }), assert.rejects(joined, { code: 'FST_MQTT_CLOSED' })
-    ]), ceilingMs, 'close')
-    assert.deepEqual(engine.roles, [])
-    const empty = temporaryDirectory(t)
-    const second = joins(t, empty)
-    await within(second.group.close(), ceilingMs, 'close')
-    assert.deepEqual(second.engine.roles, [])
-    assert.deepEqual(socketsIn(directoryOf({ ...groupSettings, dir: empty })), [])
-    assert.equal(socketsIn(directory).length, 1)
-  })
-
-  test('close: while it waits after a failure', async (t) => {
-    const { dir } = await impostor(t, (socket) => socket.write('no greeting at all'))
-    const { group, engine } = joins(t, dir)
-    await engine.troubles.take(any, 'trouble')
-    const begin = performance.now()
-    await group.close()
-    assert.ok(performance.now() - begin < 500)
   })
 
   test('close: a member waits for the answers, at most drainTimeout, and every promise settles', async (t) => {
