@@ -223,8 +223,9 @@ export const groupFaults: readonly GroupFault[] = [
 
 /** @param windows how many windows of messages may have come twice */
 export function assertNothingLost (outcome: Outcome, windows: number): void {
-  const { lost, lostByGroup, failedByGroup, duplicates } = outcome
-  assert.deepEqual({ lost, lostByGroup, failedByGroup }, { lost: 0, lostByGroup: 0, failedByGroup: 0 })
+  const { lost, lostByGroup, failedByGroup, hanging, duplicates } = outcome
+  const nothing = { lost: 0, lostByGroup: 0, failedByGroup: 0, hanging: 0 }
+  assert.deepEqual({ lost, lostByGroup, failedByGroup, hanging }, nothing)
   assert.ok(duplicates <= windows * window, `${duplicates} duplicates`)
 }
 

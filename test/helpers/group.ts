@@ -38,6 +38,8 @@ export interface GroupWorker {
   /** All roles that it has had in this group. */
   readonly roles: readonly string[]
   readonly hasEnded: boolean
+  /** It was killed, or has thrown. */
+  readonly hasDied: boolean
   tell (command: Command): void
   /** `kill -9`; a thread is terminated. */
   kill (): Promise<void>
@@ -213,6 +215,7 @@ class StartedWorker implements GroupWorker {
   readonly #program: Program
   #hasLeft = false
   #isKilled = false
+  #isEnding = false
   #lastId = 0
 
   constructor (name: string, program: Program) {
@@ -227,6 +230,10 @@ class StartedWorker implements GroupWorker {
 
   get hasEnded (): boolean {
     return this.#isKilled || this.#hasLeft || this.#program.hasEnded
+  }
+
+  get hasDied (): boolean {
+    return this.#isKilled || (this.#program.hasEnded && !this.#isEnding)
   }
 
   async join (options: WorkerOptions): Promise<void> {
@@ -273,6 +280,7 @@ class StartedWorker implements GroupWorker {
 
   async leave (): Promise<void> {
     if (this.hasEnded) return
+    this.#isEnding = true
     this.tell({ do: 'leave' })
     try {
       await this.next('left', leaveTimeoutMs)
@@ -284,6 +292,7 @@ class StartedWorker implements GroupWorker {
   }
 
   async end (): Promise<number | null> {
+    this.#isEnding = true
     this.tell({ do: 'end' })
     return await within(this.#program.handle.ended, 10_000, `end of ${this.name}`)
   }
@@ -336,14 +345,18 @@ async function exitCode (ending: ChildProcess | ClusterWorker): Promise<number |
 
 /** What was published to the group and by it, and what became of that. */
 export interface Outcome {
+  /** To the group and by it. */
+  readonly sent: number
   /** Sent to the group, but never handled to the end. */
   readonly lost: number
   /** Times that a handler began with what another had begun with, and the broker had been sent once. */
   readonly duplicates: number
   /** Acknowledged to whoever published by the group, but never delivered. */
   readonly lostByGroup: number
-  /** Publishes by the group that were neither acknowledged nor rejected. */
+  /** Publishes by the group that were rejected. */
   readonly failedByGroup: number
+  /** Publishes by those of the group who have not died whose promise has not settled. */
+  readonly hanging: number
 }
 
 /** A client beside the group: publishes numbered messages to it, and receives what it publishes. */
@@ -412,8 +425,8 @@ export class Load {
   }
 
   #isAllThere (): boolean {
-    const { lost, lostByGroup } = this.#count()
-    return lost === 0 && lostByGroup === 0
+    const { lost, lostByGroup, hanging } = this.#count()
+    return lost === 0 && lostByGroup === 0 && hanging === 0
   }
 
   #count (): Outcome {
@@ -421,11 +434,15 @@ export class Load {
       .filter((number) => !this.#repeated.has(number))
     const done = new Set(this.#run.lines('done').map(([, number]) => number))
     const acked = this.#run.lines('acked').map(([, id]) => id ?? '')
+    const survivors = this.#run.workers.filter(({ hasDied }) => !hasDied)
+    const countOf = (word: string) => survivors.flatMap((worker) => this.#run.lines(word, worker)).length
     return {
+      sent: this.#sent + acked.length,
       lost: this.#sent - done.size,
       duplicates: begun.length - new Set(begun).size,
       lostByGroup: acked.filter((id) => !this.#received.has(id)).length,
-      failedByGroup: this.#run.lines('failed').length
+      failedByGroup: this.#run.lines('failed').length,
+      hanging: countOf('asked') - countOf('acked') - countOf('failed')
     }
   }
 }
