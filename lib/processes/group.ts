@@ -118,11 +118,6 @@ export class Group {
     return this.#role === undefined ? this.#trouble : undefined
   }
 
-  /** What of this process is not answered yet. */
-  get waiting (): { readonly messages: number, readonly bytes: number } {
-    return this.#relay.waiting
-  }
-
   /** Resolves with the first role. Rejects with `FST_MQTT_CLOSED` if there was none before `close()`. */
   async joined (): Promise<Role> {
     while (this.#role === undefined) {
