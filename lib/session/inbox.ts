@@ -1,4 +1,5 @@
 import type { AckType, ReceivedPublish } from './link.ts'
+import { PacketTable } from './packet-table.ts'
 
 /** What the inbox needs from whoever holds the connection. */
 export interface AckPort {
@@ -66,11 +67,11 @@ export class Inbox {
   /** The oldest, if others need not wait for it any more. */
   readonly #overtaken: Record<1 | 2, Receipt | undefined> = { 1: undefined, 2: undefined }
   /** Of this connection, by packet identifier: QoS 1 and 2 share the identifiers. */
-  readonly #unacked = new Map<number, Receipt>()
+  readonly #unacked = new PacketTable<Receipt>()
   /** Not acknowledged on the connection before, of a session that is kept. */
-  #carried = new Map<number, Receipt>()
+  readonly #carried = new PacketTable<Receipt>()
   /** With QoS 2: PUBREC is sent, PUBREL has not come. */
-  readonly #received = new Map<number, ReceivedPublish>()
+  readonly #received = new PacketTable<ReceivedPublish>()
   #isUp = false
 
   /** @param onExcess told when more than `maxUnacked` wait, which no broker with bounds lets happen */
@@ -97,7 +98,7 @@ export class Inbox {
   onDown (): void {
     this.#isUp = false
     // What the connection before has not sent again may come on the next one.
-    for (const [id, receipt] of this.#unacked) this.#carried.set(id, receipt)
+    for (const receipt of this.#unacked.values()) this.#carried.set(receipt.message.messageId, receipt)
     this.#unacked.clear()
     for (const qos of [1, 2] as const) {
       this.#queues[qos] = []

@@ -1,6 +1,6 @@
 import { errors } from '../errors.ts'
 import { listen, unlisten, type Abortable } from './aborts.ts'
-import type { Timed } from './deadlines.ts'
+import { Timed } from './deadlines.ts'
 import type { OutgoingPublish } from './link.ts'
 
 /** When a publish is given up. */
@@ -23,15 +23,16 @@ export interface JobHost {
 export type JobState = 'queued' | 'sent' | 'released'
 
 /** One publish on its way, which settles once. */
-export class Job implements Timed, Abortable {
+export class Job extends Timed implements Abortable {
   readonly publish: OutgoingPublish
   readonly timeoutMs: number
   readonly bytes: number
-  dueAt = 0
   state: JobState = 'queued'
   isSettled = false
   /** 0 while it has none. */
   packetId = 0
+  /** Counts those that were sent. */
+  place = 0
   /** The connection that it was last sent on, and the one whose limits it was checked against. */
   connection = 0
   checkedOn = 0
@@ -60,6 +61,7 @@ export class Job implements Timed, Abortable {
     resolve: () => void,
     reject: (error: Error) => void
   ) {
+    super()
     this.publish = publish
     this.timeoutMs = timeoutMs
     this.bytes = publish.payload.length + publish.topic.length

@@ -1,6 +1,6 @@
 import { describeError, errors } from '../errors.ts'
 import { Allowance, type AllowanceSettings } from './allowance.ts'
-import { Deadlines, type Timed } from './deadlines.ts'
+import { Deadlines } from './deadlines.ts'
 import { InFlight } from './in-flight.ts'
 import { aborted, Job, JobQueue, type JobHost, type Patience } from './job.ts'
 import type { AckType, BrokerLimits, OutgoingPublish } from './link.ts'
@@ -35,7 +35,7 @@ export class Outbox implements JobHost {
   /** QoS 0 that the socket does not take, or that has to wait for a trial. */
   readonly #zeros = new JobQueue()
   readonly #inFlight = new InFlight()
-  readonly #deadlines = new Deadlines<Timed>()
+  readonly #deadlines = new Deadlines()
   readonly #unwritten = new Unwritten(this.#deadlines)
   readonly #suspicion = new Suspicion(() => this.#pump())
   readonly #foreign: (() => void)[] = []

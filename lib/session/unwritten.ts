@@ -1,14 +1,14 @@
-import type { Deadlines, Timed } from './deadlines.ts'
+import { Timed, type Deadlines } from './deadlines.ts'
 import type { Job } from './job.ts'
 
 /** Jobs of one write that have the same patience. */
-class Batch implements Timed {
+class Batch extends Timed {
   readonly sequence: number
   readonly timeoutMs: number
   readonly jobs: Job[] = []
-  dueAt = 0
 
   constructor (sequence: number, timeoutMs: number) {
+    super()
     this.sequence = sequence
     this.timeoutMs = timeoutMs
   }
@@ -23,11 +23,11 @@ class Batch implements Timed {
  * deadline, not each of its messages.
  */
 export class Unwritten {
-  readonly #deadlines: Deadlines<Timed>
+  readonly #deadlines: Deadlines
   #batches: Batch[] = []
   #last: Batch | undefined
 
-  constructor (deadlines: Deadlines<Timed>) {
+  constructor (deadlines: Deadlines) {
     this.#deadlines = deadlines
   }
 
