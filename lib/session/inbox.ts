@@ -23,6 +23,8 @@ export class Receipt {
   readonly #onSettled: (receipt: Receipt) => void
   isSettled = false
   isAcknowledged = false
+  /** Whether its message is. */
+  isKept = false
   /** From 0x80 on the message is refused, which only MQTT 5 can say. */
   reasonCode = 0
   #holds = 1
@@ -117,7 +119,9 @@ export class Inbox {
   }
 
   onPubrel (packetId: number): void {
+    const received = this.#received.get(packetId)
     const isKnown = this.#received.delete(packetId)
+    received?.drop()
     this.#port.sendAck(pubcomp, packetId, isKnown || this.#port.version === 4 ? 0 : notFound)
   }
 
@@ -152,8 +156,10 @@ export class Inbox {
     const receipt = new Receipt(message, this.#settled)
     this.#enlist(receipt, qos)
     this.#deliver(message, receipt)
-    // It is kept, and would keep all that was read with it.
-    if (!receipt.isAcknowledged) message.detach()
+    if (!receipt.isAcknowledged) {
+      receipt.isKept = true
+      message.keep()
+    }
     if (this.#unacked.size > this.#maxUnacked) this.#onExcess(this.#unacked.size)
   }
 
@@ -216,9 +222,10 @@ export class Inbox {
     const { messageId } = message
     if (this.#unacked.get(messageId) === receipt) this.#unacked.delete(messageId)
     receipt.isAcknowledged = true
+    if (receipt.isKept) message.drop()
     // After a refusal no PUBREL comes; but on 3.1.1 nothing can be refused.
     if (qos === 2 && (reasonCode < 0x80 || this.#port.version === 4)) {
-      message.detach()
+      message.keep()
       this.#received.set(messageId, message)
     }
     this.#port.sendAck(qos === 1 ? puback : pubrec, messageId, reasonCode)

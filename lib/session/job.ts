@@ -11,6 +11,7 @@ export interface Patience {
 
 /** What a job needs of the outbox that it is in. */
 export interface JobHost {
+  onCreated (): void
   /** The job has settled, once. */
   onSettled (job: Job): void
 }
@@ -68,6 +69,7 @@ export class Job extends Timed implements Abortable {
     this.#host = host
     this.#resolve = resolve
     this.#reject = reject
+    host.onCreated()
   }
 
   listen (signal: AbortSignal): void {
@@ -95,6 +97,12 @@ export class Job extends Timed implements Abortable {
 
 export function aborted (signal: AbortSignal): Error {
   return new errors.FST_MQTT_ABORTED({ cause: signal.reason })
+}
+
+/** The one that waits for longer. */
+export function older (one: Job | undefined, other: Job | undefined): Job | undefined {
+  if (one === undefined || other === undefined) return one ?? other
+  return one.dueAt - one.timeoutMs <= other.dueAt - other.timeoutMs ? one : other
 }
 
 /** Jobs in order, from which any can be taken at once. */
