@@ -236,9 +236,10 @@ export class GroupSession {
     // After a failed start the connection can be opened again.
     if (reason === 'closing' && !this.#hasFailed) return await this.#own.close(this.#flushMs)
     const wasUp = this.#own.isReady
-    await this.#own.suspend()
+    if (this.#hasFailed) await this.#own.abandon()
+    else await this.#own.suspend()
     this.#tried = this.#attempt()
-    if (!wasUp) return
+    if (!wasUp || this.#hasFailed) return
     this.#host.onMemberDown(new errors.FST_MQTT_CONNECTION('another process has taken the connection over'))
   }
 
@@ -279,8 +280,7 @@ export class GroupSession {
   #startError (): Error {
     const { lastError, attempts } = this.health
     const trouble = this.#group?.trouble
-    const silence = this.role === undefined ? 'no owner was elected' : 'no answer'
-    const reason = trouble?.message ?? lastError?.message ?? silence
+    const reason = trouble?.message ?? (this.status === 'ready' ? undefined : lastError?.message) ?? this.#silence
     return new errors.FST_MQTT_CONNECT_FAILED(
       this.#settings.address.text,
       this.#settings.connectTimeoutMs,
@@ -288,6 +288,13 @@ export class GroupSession {
       reason,
       { cause: trouble }
     )
+  }
+
+  /** What has not come, where nobody says why. */
+  get #silence (): string {
+    if (this.role === undefined) return 'no owner was elected'
+    const { status, health: { subscriptions: { pending } } } = this
+    return status === 'ready' ? `the broker did not answer the subscriptions ${pending.join(', ')}` : 'no answer'
   }
 
   #closedError (): Error {

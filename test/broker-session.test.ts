@@ -264,6 +264,30 @@ test('BrokerSession: connections that are lost before their filters are answered
   await session.close(0)
 })
 
+test('BrokerSession: a start that failed though it was connected leaves nothing that counts on the connection', async () => {
+  const links: FakeLink[] = []
+  const settings = resolveOptions({ connectTimeout: 20 }, { pluginTimeoutMs: 10_000, bodyLimit: 1 })
+  const session = new BrokerSession(settings, {
+    log: createLog().log,
+    deliver () {},
+    onReady () {},
+    onDown () {},
+    link: (_settings, events) => {
+      const link = new FakeLink(events)
+      link.isOpen = false
+      links.push(link)
+      return link
+    }
+  })
+  session.book.want('t', { qos: 0, noLocal: false, retainAsPublished: false, retainHandling: 0 })
+  const seen: boolean[] = []
+  session.watch((isUp) => { seen.push(isUp) })
+  const starting = session.start()
+  links[0]?.rise()
+  await assert.rejects(starting, { code: 'FST_MQTT_CONNECT_FAILED', message: /did not answer the subscriptions t$/ })
+  assert.deepEqual([session.status, session.isReady, seen], ['closed', false, [true, false]])
+})
+
 suite('Rivals', () => {
   function create () {
     let now = 0
@@ -882,6 +906,24 @@ suite('presence', () => {
     assert.deepEqual([err?.code, level], ['FST_MQTT_PUBLISH_REFUSED', warn])
     await broker.next('publish')
     assert.deepEqual(publishes(broker), ['me here 1 true', 'me here 1 true'])
+  })
+
+  test("of a connection that comes back during the close nobody reads 'here' for ever", async (t) => {
+    const port = await closedPort()
+    const url = `mqtt://127.0.0.1:${port}`
+    const first = await startScriptedBroker(t, { port, onPacket: ({ cmd }) => cmd === 'publish' })
+    const { fastify, logged } = await createApp(t, {
+      url, presence, drainTimeout: 5_000, reconnect: { minDelay: 1, maxDelay: 1 }
+    })
+    await fastify.ready()
+    await first.next('publish')
+    await first.close()
+    await logged(/^lost the connection/)
+    const closing = fastify.close()
+    await logged(/^closing the connection/)
+    const second = await startScriptedBroker(t, { port })
+    await closing
+    assert.deepEqual(publishes(second), ['me here 1 true', 'me gone 1 true', 'DISCONNECT'])
   })
 
   test('a connection that is lost before its subscriptions are answered is not announced', async (t) => {

@@ -175,3 +175,27 @@ test('group: a start that no other attempt would help ends at once, and names th
   assert.equal(broker.connections.length, 1)
   assert.equal(fastify.mqtt.status, 'closed')
 })
+
+test('group: a start that failed though it was connected says so, and keeps no message for later', async (t) => {
+  let answers = false
+  const broker = await startScriptedBroker(t, {
+    onPacket: ({ cmd }) => !answers && (cmd === 'subscribe' || cmd === 'publish')
+  })
+  const { processes } = group(t)
+  const { fastify, lines, logged } = await createApp(t, { url: broker.url, processes, start: 'manual', connectTimeout: 300 })
+  fastify.mqtt.topic('t', () => {})
+  await fastify.ready()
+  const starting = assert.rejects(fastify.mqtt.connect(), { code: 'FST_MQTT_CONNECT_FAILED', message: /did not answer/ })
+  await broker.next('subscribe')
+  const publishing = assert.rejects(fastify.mqtt.publish('a', 'early', { qos: 1 }), { code: 'FST_MQTT_CLOSED' })
+  await Promise.all([starting, publishing])
+  await broker.next('disconnect')
+  await logged(/^gave up connecting/)
+  assert.doesNotMatch(JSON.stringify(lines), /another process/)
+  answers = true
+  await fastify.mqtt.connect()
+  await fastify.mqtt.publish('a', 'late', { qos: 1 })
+  const published = broker.received.flatMap((packet) => packet.cmd === 'publish' ? packet.payload.toString() : [])
+  assert.deepEqual(published, ['early', 'late'])
+  assert.deepEqual([fastify.mqtt.status, fastify.mqtt.role], ['ready', 'owner'])
+})
