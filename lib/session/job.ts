@@ -24,7 +24,7 @@ export type JobState = 'queued' | 'sent' | 'released'
 
 /** One publish on its way, which settles once. */
 export class Job implements Timed, Abortable {
-  readonly publish: OutgoingPublish
+  publish: OutgoingPublish
   readonly timeoutMs: number
   readonly bytes: number
   dueAt = 0
@@ -74,11 +74,17 @@ export class Job implements Timed, Abortable {
   }
 
   onAbort (signal: AbortSignal): void {
-    this.settle(aborted(signal))
+    this.#giveUp(aborted(signal))
   }
 
   onOverdue (): void {
-    this.settle(new errors.FST_MQTT_PUBLISH_TIMEOUT(this.timeoutMs))
+    this.#giveUp(new errors.FST_MQTT_PUBLISH_TIMEOUT(this.timeoutMs))
+  }
+
+  /** In flight it is kept until the broker answers, if it ever does: but not what would be sent again. */
+  #giveUp (error: Error): void {
+    this.settle(error)
+    this.publish = { ...this.publish, payload: noBytes, properties: undefined }
   }
 
   settle (error?: Error): void {
@@ -90,6 +96,8 @@ export class Job implements Timed, Abortable {
     this.#host.onSettled(this)
   }
 }
+
+const noBytes = Buffer.alloc(0)
 
 export function aborted (signal: AbortSignal): Error {
   return new errors.FST_MQTT_ABORTED({ cause: signal.reason })
