@@ -180,6 +180,7 @@ export class BrokerSession {
   async abandon (): Promise<void> {
     this.#outbox.reset(new errors.FST_MQTT_CLOSED(this.#settings.address.text))
     await this.#giveUp(this.#startError())
+    this.#forgetSession()
   }
 
   async #giveUp (error: Error): Promise<void> {
@@ -199,7 +200,7 @@ export class BrokerSession {
     this.#state.down(cause.message, cause, true, this.#link)
     await this.#link.close(0)
     this.#lapse()
-    this.#inbox.reset()
+    this.#forgetSession()
   }
 
   /** Ends the wait of `start()`, and says that this connection will be closed. */
@@ -302,6 +303,12 @@ export class BrokerSession {
     this.book.onDown()
     this.#inbox.onDown()
     for (const watcher of this.#watchers) watcher(false)
+  }
+
+  /** Another process may have it now. */
+  #forgetSession (): void {
+    this.#inbox.reset()
+    this.book.doubt()
   }
 
   /** One wait, however many connections are lost before their filters are answered. */

@@ -189,7 +189,7 @@ suite('describeTrouble', () => {
 /** A connection that comes and goes as it is told, and whose filters are answered when it is told. */
 class FakeLink implements Link {
   readonly client = undefined
-  readonly version = 5
+  version: 4 | 5 = 5
   readonly nextVersion = 5
   readonly limits = noLimits
   readonly rttMs = 0
@@ -200,12 +200,13 @@ class FakeLink implements Link {
   isUp = false
   everUp = false
   answers = false
+  readonly subscribed: string[] = []
   readonly #events: LinkEvents
 
   constructor (events: LinkEvents) { this.#events = events }
-  rise (): void {
+  rise (isSessionPresent = false): void {
     this.isUp = this.everUp = true
-    this.#events.onUp(false)
+    this.#events.onUp(isSessionPresent)
     this.#events.onReady()
   }
 
@@ -215,6 +216,7 @@ class FakeLink implements Link {
   }
 
   async subscribe (filters: readonly string[]): Promise<number[]> {
+    this.subscribed.push(...filters)
     return this.answers ? filters.map(() => 0) : await new Promise(() => {})
   }
 
@@ -261,6 +263,38 @@ test('BrokerSession: connections that are lost before their filters are answered
   await answered.promise
   await new Promise((resolve) => setImmediate(resolve))
   assert.equal(changes, 101)
+  await session.close(0)
+})
+
+test('BrokerSession: after another process has had the session nothing is taken for granted in it', async () => {
+  const links: FakeLink[] = []
+  const session = new BrokerSession(resolveOptions({}, { pluginTimeoutMs: 10_000, bodyLimit: 1 }), {
+    log: createLog().log,
+    deliver () {},
+    onReady () {},
+    onDown () {},
+    link: (_settings, events) => {
+      const link = new FakeLink(events)
+      links.push(link)
+      return link
+    }
+  })
+  const [link] = links
+  assert.ok(link !== undefined)
+  link.answers = true
+  // Where a SUBSCRIBE brings the retained messages again, it is not sent without need.
+  link.version = 4
+  session.book.want('t', { qos: 0, noLocal: false, retainAsPublished: false, retainHandling: 0 })
+  const rise = async () => {
+    link.rise(true)
+    await session.book.answered()
+    return link.subscribed.splice(0)
+  }
+  assert.deepEqual(await rise(), ['t'])
+  link.fall()
+  assert.deepEqual(await rise(), [])
+  await session.suspend()
+  assert.deepEqual(await rise(), ['t'])
   await session.close(0)
 })
 

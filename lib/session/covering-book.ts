@@ -76,6 +76,11 @@ export class CoveringBook {
     this.#letGo()
   }
 
+  /** As `SubscriptionBook.doubt`. */
+  doubt (): void {
+    this.#book.doubt()
+  }
+
   close (): void {
     this.#isUp = false
     this.#book.close()

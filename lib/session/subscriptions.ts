@@ -118,6 +118,11 @@ export class SubscriptionBook {
     for (const subscription of this.#subscriptions.values()) subscription.loseAnswer()
   }
 
+  /** Somebody else has had the session: what it holds is not known any more. */
+  doubt (): void {
+    for (const subscription of this.#subscriptions.values()) subscription.doubt()
+  }
+
   /** Ends every wait and every timer. */
   close (): void {
     this.onDown()
