@@ -116,6 +116,11 @@ export class CoveringBook {
     return this.#book.filterOf(subscriptionIdentifier)
   }
 
+  /** As `SubscriptionBook.isNamed`. */
+  isNamed (filter: string): boolean {
+    return this.#book.isNamed(filter)
+  }
+
   /** One of each filter. */
   get #all (): Request[] {
     return [...this.#requests.values()].flatMap(([first]) => first ?? [])
