@@ -133,6 +133,21 @@ suite('processes that are one presence, on Mosquitto', { skip, concurrency: 4 },
     await judge(t, load, 3, `handling again after ${afterMs} ms, `)
   })
 
+  test('the owner is stopped, and a member that waits for it closes: its process ends, and its publishes settle', async (t) => {
+    const broker = await startBroker(t)
+    const run = new GroupRun(t, broker)
+    await run.startAll('fork', 2)
+    const { owner: { pid = 0 } } = run
+    const [member] = run.alive.filter((worker) => worker !== run.owner)
+    assert.ok(member !== undefined)
+    process.kill(pid, 'SIGSTOP')
+    const publishing = Promise.all([member.publish('a', 1), member.publish('a', 2)])
+    const exitCode = await within(member.end(), 10_000, 'end of the member')
+    process.kill(pid, 'SIGCONT')
+    assert.deepEqual([exitCode, await publishing], [0, ['FST_MQTT_CLOSED', 'FST_MQTT_CLOSED']])
+    assert.equal(await run.owner.end(), 0)
+  })
+
   test('a member is stopped, and is a member again when it goes on', async (t) => {
     const { run, load } = await startRun(t, 'fork', 2)
     const { owner } = run
