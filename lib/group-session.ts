@@ -5,6 +5,7 @@ import { topicNameProblem } from './guard.ts'
 import type { Settings } from './options/settings.ts'
 import { joinGroup, type Group, type GroupHooks, type GroupSettings, type Role } from './processes/group.ts'
 import type { ForwardedPublish } from './processes/protocol.ts'
+import { Relay, type Task } from './processes/relay.ts'
 import type { Patience } from './session/job.ts'
 import type { OutgoingPublish } from './session/link.ts'
 import { sentProperties } from './session/publish.ts'
@@ -54,12 +55,15 @@ export class GroupSession {
   #flushMs = 0
   readonly #waiting: (() => void)[] = []
   readonly #operations = new Map<string, Operation>()
+  /** What is published while this process takes no part. */
+  readonly #early: Relay
 
   constructor (settings: Settings, groupSettings: GroupSettings, host: GroupSessionHost) {
     this.#settings = settings
     this.#groupSettings = groupSettings
     this.#host = host
     this.#own = host.own
+    this.#early = new Relay(groupSettings)
     this.#tried = this.#attempt()
   }
 
@@ -99,12 +103,14 @@ export class GroupSession {
   /** What waits in this process; in the owner also for the others. */
   get counters (): Pick<Stats, 'unacked' | 'outbox'> {
     const own = this.#own.counters
-    if (this.#group === undefined || this.role === 'owner') return own
-    return { ...own, outbox: { ...this.#group.waiting, dropped: own.outbox.dropped } }
+    if (this.role === 'owner') return own
+    return { ...own, outbox: { ...(this.#group ?? this.#early).waiting, dropped: own.outbox.dropped } }
   }
 
   publish (publish: OutgoingPublish, patience: Patience): Promise<void> {
-    if (this.#group === undefined || this.role === 'owner') return this.#publishAsOwner(publish, patience)
+    // By a relay in the owner, too, so that it goes to the next one if this process loses the connection.
+    if (this.#group === undefined) return this.#early.publish(publish, patience)
+    if (this.role === 'owner') return this.#group.publish(publish, patience)
     const properties = sentProperties(publish, this.version)
     const { topic, payload, qos, retain } = publish
     if (this.version === 4 && publish.properties !== undefined) {
@@ -127,7 +133,10 @@ export class GroupSession {
   /** Joins the group, and takes part in it until `close()`. @throws `FST_MQTT_GROUP_DIRECTORY` */
   open (): void {
     this.#hasFailed = false
-    this.#group ??= joinGroup(this.#groupSettings, this.#hooks())
+    if (this.#group !== undefined) return
+    this.#group = joinGroup(this.#groupSettings, this.#hooks())
+    // The group has the signals itself.
+    this.#early.attach({ send: (task, timeoutMs) => this.#passOn(task, timeoutMs), cancel () {} })
   }
 
   /**
@@ -165,6 +174,7 @@ export class GroupSession {
     this.#changed()
     const group = this.#group
     if (group !== undefined) await group.close(flushMs)
+    this.#early.close()
     await this.#own.close(flushMs)
   }
 
@@ -180,6 +190,7 @@ export class GroupSession {
     this.#hasFailed = true
     await this.#group?.close(0)
     this.#group = undefined
+    this.#early.detach()
     this.#wasJoined = false
   }
 
@@ -251,16 +262,19 @@ export class GroupSession {
     else if (this.role !== 'owner' && !this.#isClosed) this.#host.onMemberDown(this.#lostError())
   }
 
-  #publishAsOwner (publish: OutgoingPublish, patience: Patience): Promise<void> {
-    // By the relay, so that it goes to the next owner if this process loses the connection.
-    return (this.#group ?? this.#own).publish(publish, patience)
+  /** What was published early. */
+  #passOn ({ id, operation, signal }: Task, timeoutMs: number): void {
+    if (operation.type !== 'publish') return
+    this.publish(operation.publish, { timeoutMs, signal }).then(
+      () => this.#early.answer(id, { type: 'done' }),
+      (error: Error) => this.#early.answer(id, { type: 'failed', error }))
   }
 
   /** What another process has sent is checked as our own. */
   #publishForGroup (publish: ForwardedPublish, patience: Patience): Promise<void> {
     const problem = topicNameProblem(publish.topic)
     if (problem !== undefined) return Promise.reject(new errors.FST_MQTT_TOPIC_NAME(publish.topic, problem))
-    return this.#own.publish(publish, patience)
+    return this.#own.publish(asOwn(publish), patience)
   }
 
   async #change (timeoutMs: number): Promise<void> {
@@ -305,6 +319,15 @@ export class GroupSession {
     const { lastError } = this.health
     return new errors.FST_MQTT_CONNECTION(lastError?.message ?? 'the process that has the connection is gone')
   }
+}
+
+/** The content type of a codec came among the properties; alone, it is left out on MQTT 3.1.1. */
+function asOwn (publish: ForwardedPublish): OutgoingPublish {
+  const { properties } = publish
+  if (properties?.contentType === undefined) return publish
+  const { contentType, ...others } = properties
+  const isAlone = Object.values(others).every((value) => value === undefined)
+  return isAlone ? { ...publish, contentType, properties: undefined } : publish
 }
 
 /** Of so many filters of a kind the members are told: it goes to all of them with every change. */

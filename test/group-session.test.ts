@@ -3,10 +3,12 @@ import { chmodSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { suite, test } from 'node:test'
+import { Type } from '@sinclair/typebox'
 import type { MultimqttOptions } from '../lib/index.ts'
 import { createApp, inbox, type TestApp } from './helpers/app.ts'
 import { onEnd, type Owner } from './helpers/cleanup.ts'
 import { deferred, within } from './helpers/deadline.ts'
+import { closedPort } from './helpers/ports.ts'
 import { startProxy } from './helpers/proxy.ts'
 import { startScriptedBroker, startSilentServer } from './helpers/scripted-broker.ts'
 
@@ -198,4 +200,52 @@ test('group: a start that failed though it was connected says so, and keeps no m
   const published = broker.received.flatMap((packet) => packet.cmd === 'publish' ? packet.payload.toString() : [])
   assert.deepEqual(published, ['early', 'late'])
   assert.deepEqual([fastify.mqtt.status, fastify.mqtt.role], ['ready', 'owner'])
+})
+
+test('group: what is published before the process takes part waits, and goes by the owner then', async (t) => {
+  const broker = await startScriptedBroker(t)
+  const { processes } = group(t)
+  const owner = await createApp(t, { url: broker.url, processes })
+  await owner.fastify.ready()
+  const { fastify } = await createApp(t, { url: broker.url, processes, start: 'manual' })
+  const abort = new AbortController()
+  const publishing = ([1, 2] as const).map((qos) => fastify.mqtt.publish('early', String(qos), { qos }))
+  const aborted = assert.rejects(fastify.mqtt.publish('early', 'never', { qos: 1, signal: abort.signal }), {
+    code: 'FST_MQTT_ABORTED'
+  })
+  await assert.rejects(fastify.mqtt.publish('early', '0'), { code: 'FST_MQTT_OFFLINE' })
+  await assert.rejects(fastify.mqtt.publish('early', 'never', { qos: 1, timeout: 10 }), { code: 'FST_MQTT_PUBLISH_TIMEOUT' })
+  abort.abort()
+  await aborted
+  assert.equal(fastify.mqtt.stats().outbox.messages, 2)
+  await fastify.mqtt.connect()
+  await within(Promise.all(publishing), 5_000, 'acknowledgement')
+  assert.equal(fastify.mqtt.role, 'member')
+  const published = broker.received.flatMap((packet) => packet.cmd === 'publish' ? packet.payload.toString() : [])
+  assert.deepEqual(published, ['1', '2'])
+  assert.equal(fastify.mqtt.stats().outbox.messages, 0)
+})
+
+test('group: a typed message waits in a member for a broker of 3.1.1, which has no content type', async (t) => {
+  const port = await closedPort()
+  const { processes } = group(t)
+  const options = {
+    url: `mqtt://127.0.0.1:${port}`, processes, start: 'background', reconnect: { minDelay: 1, maxDelay: 20 }
+  } as const
+  const owner = await createApp(t, options)
+  await owner.fastify.ready()
+  await owner.logged(/is the owner/)
+  const member = await createApp(t, options)
+  const topic = member.fastify.mqtt.topic('typed', { qos: 1, payload: Type.Integer() })
+  await member.fastify.ready()
+  await member.logged(/is a member/)
+  const publishing = topic.publish(1)
+  const refused = assert.rejects(topic.publish(2, { properties: { userProperties: { a: 'b' } } }), {
+    code: 'FST_MQTT_NEEDS_MQTT5'
+  })
+  const broker = await startScriptedBroker(t, {
+    port, connack: ({ protocolVersion }) => protocolVersion === 4 ? {} : { reasonCode: 0x84 }
+  })
+  await within(Promise.all([publishing, refused]), 5_000, 'acknowledgement')
+  assert.equal((await broker.next('publish')).payload.toString(), '1')
 })
