@@ -4,10 +4,9 @@ import type { Health, Stats, Status } from '../types/status.ts'
 import { ConnectionLog } from './connection-log.ts'
 import { ConnectionState } from './connection-state.ts'
 import { describeTrouble, isFinal } from './connection-trouble.ts'
-import { logAt } from './diagnostics.ts'
 import { errorCode, errors } from './errors.ts'
 import type { Settings } from './options/settings.ts'
-import type { Presence } from './options/will.ts'
+import { PresenceNotice } from './presence-notice.ts'
 import { Connection, type ConnectCredentials, type ConnectionSettings } from './session/connection.ts'
 import { CoveringBook } from './session/covering-book.ts'
 import { Inbox, type Deliver } from './session/inbox.ts'
@@ -49,7 +48,8 @@ export class BrokerSession {
   readonly #inbox: Inbox
   readonly #log: ConnectionLog
   readonly #state: ConnectionState
-  #giveUp: (() => void) | undefined
+  readonly #presence: PresenceNotice | undefined
+  #endWait: (() => void) | undefined
   readonly #watchers = new Set<(isUp: boolean) => void>()
   #username: string | undefined
   #isReady = false
@@ -59,8 +59,6 @@ export class BrokerSession {
   /** What is the matter, or was last. */
   #trouble: { readonly code: string, readonly message: string } | undefined
   #isAwaitingAnswers = false
-  /** An 'online' that is not acknowledged: it is sent again by itself. */
-  #isAnnouncing = false
 
   constructor (settings: Settings, host: BrokerSessionHost) {
     const { address } = settings
@@ -74,6 +72,8 @@ export class BrokerSession {
     }, this.#linkEvents())
     this.book = new CoveringBook(this.#link, this.#log, { answerTimeoutMs: settings.connectTimeoutMs })
     this.#outbox = new Outbox(this.#link, { broker: address.text, ...settings.outbox })
+    const { presence } = settings
+    if (presence !== undefined) this.#presence = new PresenceNotice(presence, this.#outbox, host.log)
     const onExcess = (unacked: number) => this.#renew(unacked)
     this.#inbox = new Inbox(this.#link, host.deliver, onExcess, settings.inbox.maxUnacked)
   }
@@ -172,34 +172,42 @@ export class BrokerSession {
     if (await this.#isReadyWithin(this.#settings.connectTimeoutMs)) return
     const error = this.#startError()
     // One that was started before goes on.
-    if (isOurs) {
-      this.#trouble ??= { code: errorCode(error), message: error.message }
-      this.#state.fail()
-      await this.#link.close(disconnectMs)
-      this.book.onDown()
-    }
+    if (isOurs) await this.#giveUp(error)
     throw error
   }
 
+  /** Ends a connection that came of `open()`, and what waits for it. It can be opened again. */
+  async abandon (): Promise<void> {
+    this.#outbox.reset(new errors.FST_MQTT_CLOSED(this.#settings.address.text))
+    await this.#giveUp(this.#startError())
+    this.#forgetSession()
+  }
+
+  async #giveUp (error: Error): Promise<void> {
+    this.#trouble ??= { code: errorCode(error), message: error.message }
+    this.#state.fail()
+    await this.#link.close(disconnectMs)
+    this.#lapse()
+  }
+
   /**
-   * Lets the connection go, for another process. What waits for an answer is settled as unknown, and what
-   * came in is for the other process. It can be opened again.
+   * Lets the connection go, which another process has taken over. What waits for an answer is settled as
+   * unknown, and what came in is for the other process. It can be opened again.
    */
-  async suspend (cause: Error): Promise<void> {
+  async suspend (): Promise<void> {
     this.#outbox.reset(new errors.FST_MQTT_DELIVERY_UNKNOWN(this.#settings.address.text))
+    const cause = new errors.FST_MQTT_CONNECTION('another process of the group has the connection now')
     this.#state.down(cause.message, cause, true, this.#link)
     await this.#link.close(0)
-    this.#isReady = false
-    for (const watcher of this.#watchers) watcher(false)
-    this.#inbox.reset()
-    this.book.onDown()
+    this.#lapse()
+    this.#forgetSession()
   }
 
   /** Ends the wait of `start()`, and says that this connection will be closed. */
   drain (): void {
     this.#isClosing = true
     this.#state.drain()
-    this.#giveUp?.()
+    this.#endWait?.()
   }
 
   /**
@@ -209,10 +217,9 @@ export class BrokerSession {
    */
   async close (flushMs: number): Promise<void> {
     this.drain()
-    const { presence } = this.#settings
-    const parting = presence !== undefined && this.#link.isUp
-      ? this.#announce(presence, 'offline', flushMs)
-      : undefined
+    // Also if only an 'online' waits: on a connection that comes back meanwhile it would be the last word.
+    const isHeard = this.#link.isUp || this.#outbox.counters.messages > 0
+    const parting = isHeard ? this.#presence?.part(flushMs) : undefined
     await this.#outbox.flush(flushMs)
     this.#inbox.close()
     this.#outbox.close()
@@ -230,11 +237,11 @@ export class BrokerSession {
     const deadline = new Promise<boolean>((resolve) => {
       timer = setTimeout(resolve, timeoutMs, false)
       // Closing while connecting ends the wait.
-      this.#giveUp = () => resolve(false)
+      this.#endWait = () => resolve(false)
     })
     const isReady = await Promise.race([deadline, this.book.answered().then(() => true, () => false)])
     clearTimeout(timer)
-    this.#giveUp = undefined
+    this.#endWait = undefined
     return isReady
   }
 
@@ -291,20 +298,32 @@ export class BrokerSession {
     if (!this.#isAwaitingAnswers) void this.#awaitAnswers()
   }
 
+  /** There is no connection any more. */
+  #lapse (): void {
+    this.#isReady = false
+    this.book.onDown()
+    this.#inbox.onDown()
+    for (const watcher of this.#watchers) watcher(false)
+  }
+
+  /** Another process may have it now. */
+  #forgetSession (): void {
+    this.#inbox.reset()
+    this.book.doubt()
+  }
+
   /** One wait, however many connections are lost before their filters are answered. */
   async #awaitAnswers (): Promise<void> {
     this.#isAwaitingAnswers = true
     await this.book.answered().catch(() => {})
     this.#isAwaitingAnswers = false
     this.#host.onChange?.()
-    if (this.#settings.presence !== undefined) await this.#announceOnline(this.#settings.presence)
+    // Once it hears what is said to it: whoever sees it there may answer at once.
+    if (this.#link.isUp && !this.#isClosing) await this.#presence?.arrive(this.#settings.publishTimeoutMs)
   }
 
   #onDown (cause: Error, wasUp: boolean): boolean {
-    this.#isReady = false
-    this.book.onDown()
-    this.#inbox.onDown()
-    for (const watcher of this.#watchers) watcher(false)
+    this.#lapse()
     const isSoon = this.#outbox.onDown(cause)
     const message = describeTrouble(cause, this.#link.everUp, this.#settings)
     this.#trouble = { code: errorCode(cause), message }
@@ -313,29 +332,8 @@ export class BrokerSession {
     this.#host.onDown(cause)
     this.#host.onChange?.()
     // A start does not wait for what will not come.
-    if (this.#isRefused && !this.#link.everUp) this.#giveUp?.()
+    if (this.#isRefused && !this.#link.everUp) this.#endWait?.()
     return isSoon
-  }
-
-  /** Once it hears what is said to it: whoever sees it there may answer at once. */
-  async #announceOnline (presence: Presence): Promise<void> {
-    if (!this.#link.isUp || this.#isClosing || this.#isAnnouncing) return
-    this.#isAnnouncing = true
-    await this.#announce(presence, 'online', this.#settings.publishTimeoutMs)
-    this.#isAnnouncing = false
-  }
-
-  /** @returns false if the broker has not taken it */
-  async #announce (presence: Presence, state: 'online' | 'offline', timeoutMs: number): Promise<boolean> {
-    const { topic, qos } = presence
-    const publish = { topic, payload: presence[state], qos, retain: true, properties: undefined }
-    try {
-      await this.#outbox.publish(publish, { timeoutMs: Math.max(1, timeoutMs), signal: undefined })
-      return true
-    } catch (error) {
-      if (!this.#isClosing) logAt(this.#host.log, 'warn', error, { topic }, `the presence '${state}' was not published`)
-      return false
-    }
   }
 
   /** The broker knows no bounds: it has to keep what is not acknowledged, and send it again. */

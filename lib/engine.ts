@@ -245,10 +245,14 @@ export class Engine {
     return Math.max(0, Math.min(drainTimeoutMs, pluginTimeoutMs - 500))
   }
 
-  /** One that is for a subscription of an earlier process is for whoever matches. */
+  /**
+   * One that is for a subscription of an earlier process is for whoever matches. A broker that sends one copy
+   * for all subscriptions does not name those that have no identifier.
+   */
   #isFor (filter: string, subscriptionIds: readonly number[]): boolean {
-    const filters = subscriptionIds.map((id) => this.book.filterOf(id))
-    return filters.includes(filter) || filters.every((known) => known === undefined)
+    const { book } = this
+    const filters = subscriptionIds.map((id) => book.filterOf(id))
+    return filters.includes(filter) || !book.isNamed(filter) || filters.every((known) => known === undefined)
   }
 
   #createAdministration (dynsec: NonNullable<Settings['dynsec']>): Administration {

@@ -252,11 +252,11 @@ export class GroupSession {
     this.#onTried()
     if (reason === 'closing') return await this.#own.close(this.#flushMs)
     const wasUp = this.#own.isReady
-    const cause = new errors.FST_MQTT_CONNECTION(
-      this.#hasFailed ? 'the start has failed' : 'another process has taken the connection over')
-    await this.#own.suspend(cause)
+    if (this.#hasFailed) await this.#own.abandon()
+    else await this.#own.suspend()
     this.#tried = this.#attempt()
-    if (wasUp) this.#host.onMemberDown(cause)
+    if (!wasUp || this.#hasFailed) return
+    this.#host.onMemberDown(new errors.FST_MQTT_CONNECTION('another process has taken the connection over'))
   }
 
   /** The hooks of a member hear of the owner's connection; not of their own process's end. */
@@ -291,8 +291,7 @@ export class GroupSession {
 
   #startError (): Error {
     const { lastError, attempts } = this.health
-    const silence = this.role === undefined ? 'no owner was elected' : 'no answer'
-    const reason = lastError?.message ?? silence
+    const reason = (this.status === 'ready' ? undefined : lastError?.message) ?? this.#silence
     return new errors.FST_MQTT_CONNECT_FAILED(
       this.#settings.address.text,
       this.#settings.connectTimeoutMs,
@@ -306,6 +305,13 @@ export class GroupSession {
     if (this.role === 'owner') return this.#own.lastError
     const failure = this.#shared?.refusal ?? this.#shared?.health.lastError
     return this.#group?.trouble ?? (failure === undefined ? undefined : errorOf(failure))
+  }
+
+  /** What has not come, where nobody says why. */
+  get #silence (): string {
+    if (this.role === undefined) return 'no owner was elected'
+    const { status, health: { subscriptions: { pending } } } = this
+    return status === 'ready' ? `the broker did not answer the subscriptions ${pending.join(', ')}` : 'no answer'
   }
 
   #closedError (): Error {

@@ -3,10 +3,12 @@ import { chmodSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { suite, test } from 'node:test'
+import { Type } from '@sinclair/typebox'
 import type { MultimqttOptions } from '../lib/index.ts'
 import { createApp, inbox, type TestApp } from './helpers/app.ts'
 import { onEnd, type Owner } from './helpers/cleanup.ts'
 import { deferred, within } from './helpers/deadline.ts'
+import { closedPort } from './helpers/ports.ts'
 import { startProxy } from './helpers/proxy.ts'
 import { startScriptedBroker, startSilentServer } from './helpers/scripted-broker.ts'
 
@@ -222,27 +224,14 @@ test('group: who comes when the broker refuses the owner does not wait; who was 
   assert.deepEqual([owner, member].map(({ fastify: { mqtt } }) => mqtt.status), ['ready', 'ready'])
 })
 
-test('group: what is published before it connects goes by the owner, whoever that is', async (t) => {
+test('group: what was published by a process that never takes part rejects when it closes', async (t) => {
   const broker = await startScriptedBroker(t)
   const { processes } = group(t)
-  const options = { url: broker.url, processes, start: 'manual' } as const
-  const first = await createApp(t, options)
-  const second = await createApp(t, options)
-  for (const { fastify } of [first, second]) {
-    await fastify.ready()
-    const publish = fastify.mqtt.publish('early', 'x', { qos: 1 })
-    await assert.rejects(fastify.mqtt.publish('early', 'x', { qos: 0 }), { code: 'FST_MQTT_OFFLINE' })
-    assert.equal(fastify.mqtt.stats().outbox.messages, 1)
-    await fastify.mqtt.connect()
-    await within(publish, 5_000, 'delivery')
-    assert.equal(fastify.mqtt.stats().outbox.messages, 0)
-  }
-  assert.deepEqual([first.fastify.mqtt.role, second.fastify.mqtt.role], ['owner', 'member'])
-  const never = await createApp(t, options)
-  await never.fastify.ready()
-  const closed = assert.rejects(never.fastify.mqtt.publish('never', 'x', { qos: 1 }), { code: 'FST_MQTT_CLOSED' })
-  await never.fastify.close()
-  await closed
+  const { fastify } = await createApp(t, { url: broker.url, processes, start: 'manual' })
+  await fastify.ready()
+  const publishing = fastify.mqtt.publish('never', 'x', { qos: 1 })
+  assert.equal(fastify.mqtt.stats().outbox.messages, 1)
+  await Promise.all([fastify.close(), assert.rejects(publishing, { code: 'FST_MQTT_CLOSED' })])
 })
 
 test('group: what waits when a start fails is sent when the next one succeeds', async (t) => {
@@ -276,4 +265,76 @@ test('group: processes that would connect by different client identifiers are to
   await Promise.all([like, unlike].map(async ({ fastify }) => await fastify.mqtt.publish('a', '', { qos: 1 })))
   const errorsOf = ({ lines }: TestApp) => lines.filter((line) => line.level >= 50).length
   assert.deepEqual([owner, like, unlike].map(errorsOf), [0, 0, 1])
+})
+
+test('group: a start that failed though it was connected says so, and what waits is sent by the next one', async (t) => {
+  let answers = false
+  const broker = await startScriptedBroker(t, {
+    onPacket: ({ cmd }) => !answers && (cmd === 'subscribe' || cmd === 'publish')
+  })
+  const { processes } = group(t)
+  const { fastify, lines, logged } = await createApp(t, { url: broker.url, processes, start: 'manual', connectTimeout: 300 })
+  fastify.mqtt.topic('t', () => {})
+  await fastify.ready()
+  const starting = assert.rejects(fastify.mqtt.connect(), { code: 'FST_MQTT_CONNECT_FAILED', message: /did not answer/ })
+  await broker.next('subscribe')
+  const publishing = fastify.mqtt.publish('a', 'early', { qos: 1 })
+  await starting
+  await broker.next('disconnect')
+  await logged(/^gave up connecting/)
+  assert.doesNotMatch(JSON.stringify(lines), /another process/)
+  answers = true
+  await fastify.mqtt.connect()
+  await Promise.all([publishing, fastify.mqtt.publish('a', 'late', { qos: 1 })])
+  const published = broker.received.flatMap((packet) => packet.cmd === 'publish' ? packet.payload.toString() : [])
+  assert.deepEqual(published, ['early', 'early', 'late'])
+  assert.deepEqual([fastify.mqtt.status, fastify.mqtt.role], ['ready', 'owner'])
+})
+
+test('group: what is published before the process takes part waits, and goes by the owner then', async (t) => {
+  const broker = await startScriptedBroker(t)
+  const { processes } = group(t)
+  const owner = await createApp(t, { url: broker.url, processes })
+  await owner.fastify.ready()
+  const { fastify } = await createApp(t, { url: broker.url, processes, start: 'manual' })
+  const abort = new AbortController()
+  const publishing = ([1, 2] as const).map((qos) => fastify.mqtt.publish('early', String(qos), { qos }))
+  const aborted = assert.rejects(fastify.mqtt.publish('early', 'never', { qos: 1, signal: abort.signal }), {
+    code: 'FST_MQTT_ABORTED'
+  })
+  await assert.rejects(fastify.mqtt.publish('early', '0'), { code: 'FST_MQTT_OFFLINE' })
+  await assert.rejects(fastify.mqtt.publish('early', 'never', { qos: 1, timeout: 10 }), { code: 'FST_MQTT_PUBLISH_TIMEOUT' })
+  abort.abort()
+  await aborted
+  assert.equal(fastify.mqtt.stats().outbox.messages, 2)
+  await fastify.mqtt.connect()
+  await within(Promise.all(publishing), 5_000, 'acknowledgement')
+  assert.equal(fastify.mqtt.role, 'member')
+  const published = broker.received.flatMap((packet) => packet.cmd === 'publish' ? packet.payload.toString() : [])
+  assert.deepEqual(published, ['1', '2'])
+  assert.equal(fastify.mqtt.stats().outbox.messages, 0)
+})
+
+test('group: a typed message waits in a member for a broker of 3.1.1, which has no content type', async (t) => {
+  const port = await closedPort()
+  const { processes } = group(t)
+  const options = {
+    url: `mqtt://127.0.0.1:${port}`, processes, start: 'background', reconnect: { minDelay: 1, maxDelay: 20 }
+  } as const
+  const owner = await createApp(t, options)
+  await owner.fastify.ready()
+  await owner.logged(/is the owner/)
+  const member = await createApp(t, options)
+  const topic = member.fastify.mqtt.topic('typed', { qos: 1, payload: Type.Integer() })
+  await member.fastify.ready()
+  await member.logged(/is a member/)
+  const publishing = topic.publish(1)
+  const refused = assert.rejects(topic.publish(2, { properties: { userProperties: { a: 'b' } } }), {
+    code: 'FST_MQTT_NEEDS_MQTT5'
+  })
+  const broker = await startScriptedBroker(t, {
+    port, connack: ({ protocolVersion }) => protocolVersion === 4 ? {} : { reasonCode: 0x84 }
+  })
+  await within(Promise.all([publishing, refused]), 5_000, 'acknowledgement')
+  assert.equal((await broker.next('publish')).payload.toString(), '1')
 })

@@ -36,6 +36,21 @@ suite('processes that are one presence, on Mosquitto', { skip, concurrency: 4 },
     }
   }
 
+  test('the owner is stopped, and a member that waits for it closes: its process ends, and its publishes settle', async (t) => {
+    const run = new GroupRun(t, await startKeepingBroker(t))
+    const workers = await run.startAll(['fork', 'cluster'])
+    const { owner } = run
+    const [member] = workers.filter((worker) => worker !== owner)
+    const { pid } = owner
+    assert.ok(member !== undefined && pid !== undefined)
+    process.kill(pid, 'SIGSTOP')
+    const publishing = Promise.all(([1, 2] as const).map(async (qos) => (await member.publish('a', qos))?.code))
+    const exitCode = await member.end()
+    process.kill(pid, 'SIGCONT')
+    assert.deepEqual([exitCode, await publishing], [0, ['FST_MQTT_CLOSED', 'FST_MQTT_CLOSED']])
+    assert.equal(await owner.end(), 0)
+  })
+
   test('eight workers of all kinds start at once, on a stale link and without one: exactly one owner', async (t) => {
     const broker = await startKeepingBroker(t)
     const mixed = [...kinds, ...kinds, 'fork', 'thread'] as const

@@ -178,7 +178,7 @@ export class Group {
     this.#isClosed = true
     this.#tenure?.stepDown()
     this.#relay.detach()
-    await this.#end(0)
+    await this.#end(2 * goodbyeMs)
   }
 
   async #end (drainMs: number): Promise<void> {
