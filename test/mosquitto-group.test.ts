@@ -9,7 +9,7 @@ import { errorCode } from '../lib/errors.ts'
 import { createApp } from './helpers/app.ts'
 import { onEnd } from './helpers/cleanup.ts'
 import {
-  assertNothingLost, endScene, groupFaults, groupsFor, kinds, startKeepingBroker, startScene
+  assertNothingLost, endScene, groupFaults, groupsFor, kinds, startKeepingBroker, startScene, takeover
 } from './helpers/group-faults.ts'
 import { endPrograms, GroupRun, Load } from './helpers/group.ts'
 import { mosquittoPub, mosquittoSub } from './helpers/mosquitto-clients.ts'
@@ -35,6 +35,16 @@ suite('processes that are one presence, on Mosquitto', { skip, concurrency: 4 },
       })
     }
   }
+
+  test('on MQTT 3.1.1 the owner is killed, and nothing is lost either', async (t) => {
+    const scene = await startScene(t, kinds, { protocolVersion: 4 })
+    const afterMs = await takeover(scene, 'death', async (owner) => await owner.kill())
+    await scene.load.more(100)
+    const outcome = await endScene(scene)
+    t.diagnostic(JSON.stringify({ afterMs, ...outcome }))
+    assertNothingLost(outcome, 1)
+    assert.match(scene.broker.log(), /as fixture-[0-9a-f]{8} \(p2, c0,/)
+  })
 
   test('the owner is stopped, and a member that waits for it closes: its process ends, and its publishes settle', async (t) => {
     const run = new GroupRun(t, await startKeepingBroker(t))

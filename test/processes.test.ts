@@ -1482,6 +1482,15 @@ describe('group', () => {
     })
   }
 
+  test('whatever the umask is, nobody else can open the directory, the socket or the key', async (t) => {
+    const umask = process.umask(0)
+    t.after(() => process.umask(umask))
+    const { directory } = await groupOf(t, 1)
+    const modes = [directory, ...[...socketsIn(directory), 'key'].map((name) => join(directory, name))]
+      .map((path) => (statSync(path).mode & 0o777).toString(8))
+    assert.deepEqual(modes, ['700', '600', '600'])
+  })
+
   test('every hour the owner shows that its files are in use', async (t) => {
     const { directory, all: [owner] } = await groupOf(t, 1)
     assert.ok(owner)

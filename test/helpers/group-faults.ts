@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import type { MultimqttOptions } from '../../lib/index.ts'
 import type { Owner } from './cleanup.ts'
 import { within } from './deadline.ts'
 import { GroupRun, Load, type GroupWorker, type Kind, type Outcome } from './group.ts'
@@ -54,9 +55,11 @@ export async function startKeepingBroker (
   return await startMosquitto(owner, { lines: [...keeping, `max_inflight_messages ${window}`, ...lines], files })
 }
 
-export async function startScene (owner: Owner, workers: readonly Kind[]): Promise<Scene> {
+export async function startScene (
+  owner: Owner, workers: readonly Kind[], options: MultimqttOptions = {}
+): Promise<Scene> {
   const broker = await startKeepingBroker(owner)
-  const run = new GroupRun(owner, broker, { publishEveryMs: 20 })
+  const run = new GroupRun(owner, broker, { publishEveryMs: 20, options })
   const load = await Load.start(owner, broker, run)
   await run.startAll(workers)
   load.begin(messagesPerSecond)
@@ -230,7 +233,7 @@ export function assertNothingLost (outcome: Outcome, windows: number): void {
 }
 
 /** Ends the owner in some way. @returns the milliseconds until another one has begun to handle messages */
-async function takeover (
+export async function takeover (
   scene: Scene, noticed: keyof typeof ceilingsMs, end: (owner: GroupWorker) => unknown
 ): Promise<number> {
   const { owner } = scene.run
