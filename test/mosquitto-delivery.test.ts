@@ -8,15 +8,17 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { parser, type Packet } from 'mqtt-packet'
 import type { Message, MultimqttOptions } from '../lib/index.ts'
-import type { OutgoingPublish } from '../lib/session/link.ts'
+import type { Patience } from '../lib/session/job.ts'
 import type { PublishProperties, QoS } from '../types/message.ts'
-import { badProperties, badTopics } from './fixtures/bad-input.ts'
+import {
+  badOptions, badPayloads, badProperties, badTopicOptions, badTopics, badTopicTypes
+} from './fixtures/bad-input.ts'
 import { createApp, inbox } from './helpers/app.ts'
 import { deferred, within } from './helpers/deadline.ts'
 import { mosquittoMissing, startMosquitto, type Mosquitto } from './helpers/mosquitto.ts'
 import { endWithUs } from './helpers/programs.ts'
 import { startProxy, type Direction } from './helpers/proxy.ts'
-import { openUnguarded } from './helpers/unguarded.ts'
+import { openUnguarded, type Unguarded } from './helpers/unguarded.ts'
 
 /** QoS 2 of Mosquitto 2.0.11 stalls with bounds of its own; what it drops would look like our loss. */
 const unbounded = ['max_inflight_messages 0', 'max_queued_messages 0']
@@ -340,6 +342,32 @@ suite('handling over cuts, on Mosquitto', { skip: mosquittoMissing, concurrency:
   }
 })
 
+/** Payloads that `publish` takes, and makes bytes of. */
+const unencoded: readonly unknown[] = [
+  42, true, null, undefined, { a: 1 }, [1], '温', new ArrayBuffer(8), new DataView(new ArrayBuffer(8)),
+  new Uint16Array(8)
+]
+
+/** What the guard's lists have, as it would be sent without it. */
+const rowsPastTheGuard: readonly ((to: Unguarded) => Promise<unknown>)[] = [
+  ...[0, 1, 2].flatMap((qos) => [
+    ...[...badTopics, ...badTopicTypes].map((topic) => ({ topic })),
+    ...[...badPayloads, ...unencoded].map((payload) => ({ payload }))
+  ].map((given) => async ({ publish }: Unguarded) => {
+    const { topic, ...others } = { topic: 'bad', ...given } as { topic: string }
+    await publish(topic, { ...others, qos: qos as QoS }, { timeoutMs: 5_000 })
+  })),
+  ...badOptions.map(({ timeout = 5_000, signal, ...others }) => async ({ publish }: Unguarded) => {
+    await publish('bad', others, { timeoutMs: timeout, signal } as Patience)
+  }),
+  ...badProperties.map((properties) => async ({ publish }: Unguarded) => {
+    await publish('bad', { properties: properties as PublishProperties }, { timeoutMs: 5_000 })
+  }),
+  ...badTopicOptions.map(([filter, options]) => async ({ subscribe }: Unguarded) => {
+    await subscribe(filter, options)
+  })
+]
+
 suite('what ends the connection, on Mosquitto', { skip: mosquittoMissing, concurrency: 4 }, () => {
   const poison = 'a/+'
 
@@ -381,22 +409,21 @@ suite('what ends the connection, on Mosquitto', { skip: mosquittoMissing, concur
     test(`MQTT ${version}: each row of the guard's lists, sent past the guard, harms no other message`, async (t) => {
       const broker = await startMosquitto(t, { lines: unbounded })
       const { arrived, firsts } = await observe(t, broker)
-      const rows: (readonly [topic: string, Partial<OutgoingPublish>])[] = [
-        ...[0, 1, 2].flatMap((qos) => badTopics.map((topic) => [topic, { qos: qos as QoS }] as const)),
-        ...[3, '1', -1, null].map((qos) => ['bad', { qos: qos as QoS }] as const),
-        ...badProperties.map((properties) => ['bad', { properties: properties as PublishProperties }] as const)
-      ]
-      const expected = await Promise.all(rows.map(async ([topic, options], row) => {
-        const { up, publish } = openUnguarded(t, broker.ports.plain, { version, expiry: 60 })
-        await up
-        const numbers = Array.from({ length: 10 }, (_, n) => row * 10 + n)
-        const good = numbers.map(async (n) => {
-          const publishing = publish(`n/${n}`)
-          if (n % 10 === 4) publish(topic, options, 5_000).catch(() => {})
-          await publishing
-        })
-        await within(Promise.all(good), ceilingMs, `end of those beside row ${row}`)
-        return numbers
+      const expected = await Promise.all(rowsPastTheGuard.map(async (send, row) => {
+        const unguarded = openUnguarded(t, broker.ports.plain, { version, expiry: 60 })
+        const publishing: Promise<void>[] = []
+        const publishAround = (first: number) => {
+          for (let n = first; n < first + 5; n++) {
+            publishing.push(unguarded.publish(`n/${row * 10 + n}`))
+            if (n === first + 2) send(unguarded).catch(() => {})
+          }
+        }
+        // Among what waits for the connection, and on it.
+        publishAround(0)
+        await unguarded.up
+        publishAround(5)
+        await within(Promise.all(publishing), ceilingMs, `end of those beside row ${row}`)
+        return Array.from({ length: 10 }, (_, n) => row * 10 + n)
       }))
       await arrived()
       assert.deepEqual(firsts().sort((a, b) => a - b), expected.flat())
