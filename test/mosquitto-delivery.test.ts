@@ -6,6 +6,7 @@ import { createInterface } from 'node:readline'
 import { suite, test, type TestContext } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
+import { connect, connectAsync } from 'mqtt'
 import { parser, type Packet } from 'mqtt-packet'
 import type { Message, MultimqttOptions } from '../lib/index.ts'
 import type { Patience } from '../lib/session/job.ts'
@@ -14,6 +15,7 @@ import {
   badOptions, badPayloads, badProperties, badTopicOptions, badTopics, badTopicTypes
 } from './fixtures/bad-input.ts'
 import { createApp, inbox } from './helpers/app.ts'
+import { onEnd } from './helpers/cleanup.ts'
 import { deferred, within } from './helpers/deadline.ts'
 import { mosquittoMissing, startMosquitto, type Mosquitto } from './helpers/mosquitto.ts'
 import { endWithUs } from './helpers/programs.ts'
@@ -199,30 +201,38 @@ function countRoundTrips (version: 4 | 5) {
   }
 }
 
+/** Runs a program with handlers that never end, and kills it. @returns the topics whose handlers ran */
+async function killedWhileRunning (
+  program: string, args: readonly string[], publish: () => Promise<number>
+): Promise<string[]> {
+  const path = fileURLToPath(new URL(`fixtures/${program}`, import.meta.url))
+  const child = spawn(process.execPath, [path, ...args], { stdio: ['ignore', 'pipe', 'inherit'] })
+  endWithUs(child)
+  const exited = once(child, 'exit')
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
+  const said = async () => (await within(lines.next(), 20_000, 'line of the process')).value as string
+  assert.equal(await said(), 'ready')
+  const running: string[] = []
+  for (let left = await publish(); left > 0; left--) running.push(await said())
+  child.kill('SIGKILL')
+  await exited
+  return running
+}
+
 suite('handling over cuts, on Mosquitto', { skip: mosquittoMissing, concurrency: 4 }, () => {
   for (const version of [5, 4] as const) {
     test(`MQTT ${version}: killed with eight handlers running of each QoS, eight of eight come again`, async (t) => {
       const broker = await startMosquitto(t, { lines: unbounded })
       const clientId = `killed-${randomUUID()}`
-      const program = fileURLToPath(new URL('fixtures/hanging.js', import.meta.url))
-      const child = spawn(process.execPath, [program, broker.url, clientId, `${version}`], {
-        stdio: ['ignore', 'pipe', 'inherit']
-      })
-      endWithUs(child)
-      const exited = once(child, 'exit')
-      const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
-      const said = async () => (await within(lines.next(), 20_000, 'line of the process')).value as string
-      assert.equal(await said(), 'ready')
       const { fastify: publisher } = await createApp(t, { url: broker.url })
       await publisher.ready()
       const topics = Array.from({ length: 8 }, (_, n) => [`q1/${n}`, `q2/${n}`] as const).flat()
-      for (const topic of topics) {
-        await publisher.mqtt.publish(topic, '', { qos: topic.startsWith('q1') ? 1 : 2 })
-      }
-      const running = []
-      for (const _ of topics) running.push(await said())
-      child.kill('SIGKILL')
-      await exited
+      const running = await killedWhileRunning('hanging.js', [broker.url, clientId, `${version}`], async () => {
+        for (const topic of topics) {
+          await publisher.mqtt.publish(topic, '', { qos: topic.startsWith('q1') ? 1 : 2 })
+        }
+        return topics.length
+      })
 
       const seen = inbox<Message>()
       const session = { expiry: 3_600 }
@@ -247,6 +257,36 @@ suite('handling over cuts, on Mosquitto', { skip: mosquittoMissing, concurrency:
       assert.equal(seen.all.length, 16)
     })
 
+    test(`MQTT ${version}: killed with eight handlers running of each QoS, MQTT.js alone has told the broker that all is done`, async (t) => {
+      const broker = await startMosquitto(t, { lines: unbounded })
+      const clientId = `killed-${randomUUID()}`
+      const publisher = await connectAsync(broker.url)
+      onEnd(t, () => publisher.end(true))
+      await killedWhileRunning('hanging-mqttjs.js', [broker.url, clientId, `${version}`], async () => {
+        const numbers = [0, 1, 2, 3, 4, 5, 6, 7]
+        for (const n of numbers) {
+          await publisher.publishAsync(`q1/${n}`, '', { qos: 1 })
+          await publisher.publishAsync(`q2/${n}`, '', { qos: 2 })
+        }
+        return 2 * numbers.length
+      })
+      const again: string[] = []
+      const end = deferred<void>()
+      const next = connect(broker.url, {
+        clientId,
+        protocolVersion: version,
+        clean: false,
+        ...(version === 4 ? {} : { properties: { sessionExpiryInterval: 3_600 } })
+      })
+      onEnd(t, () => next.end(true))
+      next.on('message', (topic) => { topic === 'q2/end' ? end.resolve() : again.push(topic) })
+      await new Promise<void>((resolve) => next.once('connect', () => resolve()))
+      await publisher.publishAsync('q2/end', '', { qos: 2 })
+      await within(end.promise, ceilingMs, 'end')
+      t.diagnostic(`${again.length} of 16 come again`)
+      assert.ok(again.length <= 2, `${again.join()} come again`)
+    })
+
     test(`MQTT ${version}: 200 messages whose handlers wait for two publishes each, and hold all slots`, async (t) => {
       // With its own bounds: 20 messages that are not acknowledged.
       const broker = await startMosquitto(t)
@@ -269,6 +309,29 @@ suite('handling over cuts, on Mosquitto', { skip: mosquittoMissing, concurrency:
       await within(all.promise, ceilingMs, 'end of every handler')
       assert.deepEqual([started, handled, fastify.mqtt.health().attempts], [200, 200, 1])
       assert.deepEqual(lines.filter(({ msg }) => /lost the connection|not handled/.test(msg)), [])
+    })
+
+    test(`MQTT ${version}: 200 messages whose handlers wait for two publishes each, MQTT.js alone is deadlocked`, async (t) => {
+      const broker = await startMosquitto(t)
+      const options = { protocolVersion: version, keepalive: 2, reconnectPeriod: 0 }
+      const client = await connectAsync(broker.url, options)
+      const publisher = await connectAsync(broker.url)
+      onEnd(t, () => { for (const one of [client, publisher]) one.end(true) })
+      const trouble = new Promise<Error>((resolve) => client.once('error', resolve))
+      let [started, handled] = [0, 0]
+      // All that it has to acknowledge a message after its handler.
+      client.handleMessage = ({ topic }, done) => {
+        started++
+        const parts = [1, 2].map((part) => client.publishAsync(`done/${topic}/${part}`, '', { qos: 1 }))
+        Promise.all(parts).then(() => { handled++ }, () => {}).finally(() => done())
+      }
+      await client.subscribeAsync('job/+', { qos: 1 })
+      const jobs = Array.from({ length: 200 }, (_, n) => `job/${n}`)
+      await Promise.all(jobs.map((topic) => publisher.publishAsync(topic, '', { qos: 1 })))
+      const error = await within(trouble, ceilingMs, 'end of the connection')
+      t.diagnostic(`${handled} of 200 handled, ${started} started, and then: ${error.message}`)
+      assert.match(error.message, /keepalive/i)
+      assert.ok(handled < 20, `${handled} handled`)
     })
 
     for (const qos of [1, 2] as const) {
