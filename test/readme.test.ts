@@ -65,6 +65,12 @@ describe('documentation', () => {
     assert.deepEqual(headings('docs/options.md', /^### `(\w+)`$/gm), Object.keys(OptionsSchema.properties).sort())
   })
 
+  test('README has each option in its table', () => {
+    const [, table = ''] = /^## Options$(.*?)^## /ms.exec(textOf('README.md')) ?? []
+    const names = [...table.matchAll(/^\| ([^|]+) \|/gm)].flatMap(([, cell = '']) => [...cell.matchAll(/`(\w+)`/g)])
+    assert.deepEqual(names.map(([, name]) => name).sort(), Object.keys(OptionsSchema.properties).sort())
+  })
+
   test('what docs/troubleshooting.md has headings for are lines that lib/ logs', () => {
     const sources = readdirSync(join(root, 'lib'), { recursive: true, encoding: 'utf8' })
       .filter((name) => name.endsWith('.ts')).map((name) => readFileSync(join(root, 'lib', name), 'utf8'))
