@@ -11,6 +11,7 @@ import { prepareCommand } from '../lib/dynsec/checks.ts'
 import { commands } from '../lib/dynsec/commands.ts'
 import type { DynsecAcl, DynsecCommand, DynsecCommandName } from '../types/dynsec-commands.ts'
 import type { Dynsec, DynsecError } from '../types/dynsec.ts'
+import { blocksOf, runBlock } from './helpers/blocks.ts'
 import { onEnd } from './helpers/cleanup.ts'
 import { deferred, within } from './helpers/deadline.ts'
 import { createAdmin, type AdminOptions, type MqttLink } from './helpers/dynsec-admin.ts'
@@ -585,12 +586,9 @@ test('docs/dynsec.md: the steps from an empty Mosquitto to a provisioned device'
     said.on('line', (line) => { if (/mosquitto version \S+ running/.test(line)) resolve() })
   }), 5_000, 'start of the broker')
 
-  // What the program of that page does.
-  const { dynsec } = await createAdmin(t, { port, prefix: 'site' })
-  await dynsec.roles.create({
-    rolename: 'sensor-7', acls: [{ acltype: 'publishClientSend', topic: 'sensor/7/reading', allow: true }]
-  })
-  await dynsec.clients.create({ username: 'sensor-7', password: 'secret', roles: ['sensor-7'] })
+  const program = blocksOf('docs/dynsec.md').find(({ text }) => text.includes('admin:admin-password@127.0.0.1:1884/site'))
+  assert.ok(program !== undefined)
+  await runBlock(t, { ...program, text: program.text.replace('1884', String(port)) })
   const complaint = async (command: string) =>
     (await promisify(execFile)('sh', ['-c', `${command.trim().replace('1884', String(port))} || true`])).stderr
   assert.equal(await complaint(device), '')

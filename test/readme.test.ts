@@ -11,6 +11,7 @@ import { Aedes } from 'aedes'
 import ts from 'typescript'
 import { errors } from '../lib/errors.ts'
 import { OptionsSchema } from '../lib/options/schema.ts'
+import { blocksOf, preludeOf, runBlock, type Block } from './helpers/blocks.ts'
 import { onEnd, type Owner } from './helpers/cleanup.ts'
 import { mosquittoMissing, startMosquitto } from './helpers/mosquitto.ts'
 import { listen } from './helpers/ports.ts'
@@ -88,6 +89,51 @@ describe('documentation', () => {
 
     assert.deepEqual(broken, [])
   })
+})
+
+describe('what the pages on tests and hooks show', { concurrency: true }, () => {
+  // Each block runs as it is; these go on with it, and say what has to come of it.
+  const sequels: Record<string, readonly string[]> = {
+    // Their assertions are their own.
+    'docs/testing.md': ['await fastify.close()', '', "if (response.body !== 'room/blue') throw new Error(response.body)"],
+    'docs/hooks.md': [
+      `fastify.mqtt.topic('a', () => {})
+       await fastify.mqtt.inject({ topic: 'a', payload: 'x' })
+       await fastify.close()`,
+      `const { handlers } = await fastify.mqtt.inject({ topic: 'door/front' })
+       console.log(handlers[0].outcome, handlers[0].returned)`,
+      `const { Type } = await import('@sinclair/typebox')
+       fastify.mqtt.topic('a', { payload: Type.Number() }, () => {})
+       fastify.mqtt.topic('b', () => { throw new Error('another') })
+       const bad = await fastify.mqtt.inject({ topic: 'a', payload: '"x"' })
+       await fastify.mqtt.inject({ topic: 'b' })
+       await fastify.close()
+       console.log('published', bad.published[0].topic, bad.published[0].text())`,
+      `fastify.mqtt.topic('a', async () => { await fastify.mqtt.publish('b', 'x') })
+       const { published } = await fastify.mqtt.inject({ topic: 'a' })
+       await fastify.mqtt.inject({ topic: 'nobody' })
+       console.log(published[0].topic, published[0].properties.userProperties.from)`
+    ]
+  }
+  const expected: Record<string, readonly RegExp[]> = {
+    'docs/testing.md': [/^$/, /^$/, /^room\/blue$/],
+    'docs/hooks.md': [
+      /"outcome":"handled","durationMs":/, /^handled front$/, /"msg":"an MQTT message was not handled"[^]*published rejected "x"$/,
+      /^b kitchen$/
+    ]
+  }
+
+  for (const [page, ends] of Object.entries(sequels)) {
+    const blocks = blocksOf(page)
+    test(`${page}: all of its blocks are run here`, () => assert.equal(blocks.length, ends.length))
+    for (const [index, end] of ends.entries()) {
+      test(`${page}: block ${index + 1} does what the page says`, async (t) => {
+        const [block, wanted] = [blocks[index], expected[page]?.[index]]
+        assert.ok(block !== undefined && wanted !== undefined)
+        assert.match((await runBlock(t, block, end)).trim(), wanted)
+      })
+    }
+  }
 })
 
 describe('examples', { concurrency: true }, () => {
@@ -172,31 +218,6 @@ describe('examples', { concurrency: true }, () => {
   })
 })
 
-/** A ts block, as a module of its own. */
-interface Block {
-  readonly page: string
-  /** Of its first line in the page. */
-  readonly line: number
-  readonly text: string
-}
-
-function blocksOf (page: string): Block[] {
-  return [...textOf(page).matchAll(/^```ts\n(.*?)^```$/gms)].map((match) => ({
-    page,
-    line: textOf(page).slice(0, match.index).split('\n').length + 1,
-    text: match[1] ?? ''
-  }))
-}
-
-/** What a block without imports takes for granted. */
-const prelude = [
-  "import { Type } from '@sinclair/typebox'",
-  "import Fastify from 'fastify'",
-  "import multimqtt, { defineTopic } from 'fastify-multimqtt'",
-  'const fastify = Fastify()',
-  'await fastify.register(multimqtt)'
-].join('; ')
-
 /** Returns what the compiler has to say about blocks that make up one program. */
 function createChecker (): (blocks: readonly Block[]) => string[] {
   const options = compilerOptions()
@@ -214,8 +235,8 @@ function createChecker (): (blocks: readonly Block[]) => string[] {
   }
   return (blocks) => {
     const names = new Map(blocks.map((block) => [join(root, `${block.page}-${block.line}.ts`), block]))
-    for (const [name, { text }] of names) {
-      virtual.set(name, `${/^import /m.test(text) ? '' : prelude}\n${text}`)
+    for (const [name, block] of names) {
+      virtual.set(name, `${preludeOf(block)}\n${block.text}`)
     }
     const program = ts.createProgram([...names.keys()], options, host)
     return [...names].flatMap(([name, block]) => {
