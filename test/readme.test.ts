@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict'
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { describe, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
@@ -88,6 +89,39 @@ describe('documentation', () => {
       .map((link) => `${page}: ${link}`))
 
     assert.deepEqual(broken, [])
+  })
+})
+
+describe('docker-compose.yml', () => {
+  const compose = readFileSync(join(root, 'docker-compose.yml'), 'utf8')
+  const folder = join(root, 'docker/mosquitto')
+
+  test('publishes each listener of the configuration, on this machine alone', () => {
+    const configuration = readFileSync(join(folder, 'mosquitto.conf'), 'utf8')
+    const listeners = [...configuration.matchAll(/^listener (\d+)$/gm)].map(([, port = '']) => `127.0.0.1:${port}:${port}`)
+    const published = [...compose.matchAll(/^ {6}- ([\d.]+:\d+:\d+)/gm)].map(([, port]) => port)
+    assert.deepEqual(published, listeners)
+    assert.match(compose, /^ {6}- \.\/docker\/mosquitto:\/mosquitto\/config:ro$/m)
+    // Each volume that is named is declared.
+    const named = [...compose.matchAll(/^ {6}- ([\w-]+):\//gm)].map(([, name]) => name)
+    assert.deepEqual(named, [.../^volumes:\n(.*)$/ms.exec(compose)?.[1]?.matchAll(/^ {2}([\w-]+):$/gm) ?? []].map(([, name]) => name))
+  })
+
+  test('begins with the accounts of the repository, and keeps those that it has then', async (t) => {
+    const data = mkdtempSync(join(tmpdir(), 'multimqtt-compose-'))
+    onEnd(t, () => rmSync(data, { recursive: true, force: true }))
+    const [, script = ''] = /- -c\n {6}- \|\n((?: {8}.*\n)+)/.exec(compose) ?? []
+    const here = script.replaceAll('/mosquitto/data', data).replaceAll('/mosquitto/config', folder)
+      // Of the image.
+      .replace('-o mosquitto -g mosquitto ', '').replace('exec mosquitto', 'exec echo mosquitto')
+    const accounts = join(data, 'dynamic-security.json')
+    const start = async () => (await execute('sh', ['-c', here])).stdout
+    assert.equal(await start(), `mosquitto -c ${folder}/mosquitto.conf\n`)
+    assert.equal(readFileSync(accounts, 'utf8'), readFileSync(join(folder, 'dynamic-security.json'), 'utf8'))
+    assert.equal(statSync(accounts).mode & 0o777, 0o600)
+    writeFileSync(accounts, 'changed')
+    await start()
+    assert.equal(readFileSync(accounts, 'utf8'), 'changed')
   })
 })
 
