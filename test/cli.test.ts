@@ -19,7 +19,11 @@ async function run (...args: string[]): Promise<{ code: number, stdout: string, 
 }
 
 for (const [name, expected] of [
-  ['instance', 'filter         qos  pattern          scope  name    payload\nsite/sensor/+  1    sensor/<int:id>  -      sensor  -\n'],
+  ['instance', [
+    'filter         qos  pattern          scope   name    payload\n',
+    'site/sensor/+  1    sensor/<int:id>  -       sensor  number   overlaps #\n',
+    'site/sensor/#  0    #                sensor  -       -        overlaps sensor/<int:id>\n'
+  ].join('')],
   ['factory', 'filter          qos  pattern         scope  name  payload\nfrom/a/factory  0    from/a/factory  -      -     -\n'],
   ['connects', 'filter  qos  pattern  scope  name  payload\nstate   1    state    -      -     -        not subscribed\n'],
   ['plugin', 'filter         qos  pattern        scope  name  payload\nfrom/a/plugin  0    from/a/plugin  -      -     -\n']
