@@ -5,12 +5,14 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { suite, test, type TestContext } from 'node:test'
-import { promisify } from 'node:util'
+import { inspect, promisify } from 'node:util'
 import { connectAsync } from 'mqtt'
 import { prepareCommand } from '../lib/dynsec/checks.ts'
 import { commands } from '../lib/dynsec/commands.ts'
+import type { MultimqttOptions } from '../lib/index.ts'
 import type { DynsecAcl, DynsecCommand, DynsecCommandName } from '../types/dynsec-commands.ts'
 import type { Dynsec, DynsecError } from '../types/dynsec.ts'
+import { createApp } from './helpers/app.ts'
 import { blocksOf, runBlock } from './helpers/blocks.ts'
 import { onEnd } from './helpers/cleanup.ts'
 import { deferred, within } from './helpers/deadline.ts'
@@ -485,6 +487,74 @@ suite('when it cannot be, on Mosquitto', skip, () => {
     // Nor is it disconnected.
     assert.equal(await device.publish('x'), notAuthorized)
   })
+})
+
+suite('over the connections of the plugin, on Mosquitto', skip, () => {
+  const accounts: Readonly<Record<string, (port: number) => MultimqttOptions>> = {
+    "the plugin's own": (port) => ({ url: `mqtt://admin:admin-password@127.0.0.1:${port}/site`, dynsec: true }),
+    "the administrator's": (port) => ({
+      url: `mqtt://app:app-password@127.0.0.1:${port}/site`,
+      dynsec: { connection: { username: 'admin', password: 'admin-password' } }
+    })
+  }
+
+  for (const [whose, optionsFor] of Object.entries(accounts)) {
+    for (const protocolVersion of [5, 4] as const) {
+      test(`${whose}, MQTT ${protocolVersion}: a device is provisioned; what a cut leaves open is told, executed once; no secret is shown`, async (t) => {
+        const { broker, dynsec: setUp } = await start(t)
+        await setUp.roles.create({ rolename: 'app' })
+        await setUp.clients.create({ username: 'app', password: 'app-password', roles: ['app'] })
+        const proxy = await startProxy(t, broker.ports.dynsec)
+        const { fastify, lines } = await createApp(t, {
+          ...optionsFor(proxy.port), protocolVersion, reconnect: { minDelay: 1, maxDelay: 20 }
+        })
+        await fastify.ready()
+        assert.equal(proxy.accepted(), whose === "the plugin's own" ? 1 : 2)
+        const { dynsec } = fastify.mqtt
+        await dynsec.roles.create({ rolename: 'r', acls: [{ acltype: 'publishClientSend', topic: 'a/+', allow: true }] })
+        await dynsec.clients.create({ username: 'u', password: 'canary-1', roles: ['r'] })
+        const device = await connectDevice(t, { port: broker.ports.dynsec, username: 'u', password: 'canary-1' })
+        assert.ok(await device.publish('site/a/b') < 128)
+        assert.equal(await device.publish('site/b'), notAuthorized)
+
+        proxy.drop('down')
+        const created = dynsec.clients.create({ username: 'once', password: 'canary-2' })
+        await broker.logged(/createClient \| username=once/)
+        proxy.drop(false)
+        proxy.cut()
+        const errors: unknown[] = []
+        const isUnknown = (error: { code?: string }) => {
+          errors.push(error)
+          return error.code === 'FST_MQTT_DYNSEC_OUTCOME_UNKNOWN'
+        }
+        await assert.rejects(created, isUnknown)
+        const isOffline = ({ code }: { code?: string }) => code === 'FST_MQTT_OFFLINE'
+        const back = async (): Promise<string[]> => {
+          try {
+            return await dynsec.clients.list()
+          } catch (error) {
+            assert.ok(isOffline(error as { code: string }), String(error))
+            await new Promise((resolve) => setImmediate(resolve))
+            return await back()
+          }
+        }
+        assert.deepEqual(await back(), ['admin', 'app', 'once', 'u'])
+        assert.equal(executed(broker, /createClient \| username=once/), 1)
+
+        proxy.drop('down')
+        const last = assert.rejects(dynsec.clients.setPassword('u', 'canary-3'), { code: 'FST_MQTT_CLOSED' })
+        await broker.logged(/setClientPassword/)
+        await fastify.close()
+        await last
+        const shown = [
+          ...[...errors, fastify.mqtt, dynsec].map((thing) => inspect(thing, { depth: 9, showHidden: true })),
+          ...[...lines, fastify.mqtt.health()].map((data) => JSON.stringify(data)),
+          broker.log()
+        ]
+        assert.deepEqual(shown.filter((text) => /canary|admin-password|app-password/.test(text)), [])
+      })
+    }
+  }
 })
 
 suite('what Flask-MultiMQTT promises of dynamic security, on Mosquitto', skip, () => {
