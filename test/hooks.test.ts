@@ -395,6 +395,14 @@ test('logLevel: is that of what message.log and the failures of the topic write'
   assert.deepEqual(texts.filter((text) => text === 'written' || text === 'not written' || text === failure), ['written'])
 })
 
+test('logLevel: one that the logger does not know is an error that says so', async (t) => {
+  const { fastify } = await createApp(t, manual)
+  assert.throws(() => fastify.mqtt.topic('a', { name: 'a', logLevel: 'loud' }, () => {}), {
+    code: 'FST_MQTT_TOPIC_OPTIONS', message: "Invalid options of topic 'a': logLevel: unknown level loud"
+  })
+  fastify.mqtt.topic('a', { name: 'a', logLevel: 'trace' }, () => {})
+})
+
 test('onTopic: sees what is registered after it in its scope and below, as onRoute does, and may object', async (t) => {
   const { fastify } = await createApp(t, { ...manual, prefix: 'p' })
   const seen: unknown[] = []
