@@ -72,10 +72,10 @@ class SessionLink implements ControlLink {
     const { own, dispatcher } = this.#host
     const stopReceiving = dispatcher.intercept(filter, ({ payload }) => onMessage(payload))
     try {
-      const reasonCode = await own.subscribeAside(filter)
+      const reasonCode = await own.aside.add(filter)
       const stop = async () => {
         stopReceiving()
-        await own.unsubscribeAside(filter)
+        await own.aside.remove(filter)
       }
       return { reasonCode, stop }
     } catch (error) {

@@ -8,6 +8,7 @@ import { logAt } from './diagnostics.ts'
 import { errorCode, errors } from './errors.ts'
 import type { Settings } from './options/settings.ts'
 import type { Presence } from './options/will.ts'
+import { AsideSubscriptions } from './session/aside.ts'
 import { Connection, type ConnectCredentials, type ConnectionSettings } from './session/connection.ts'
 import { CoveringBook } from './session/covering-book.ts'
 import { Inbox, type Deliver } from './session/inbox.ts'
@@ -33,7 +34,6 @@ export interface BrokerSessionHost {
 /** Milliseconds for the DISCONNECT itself, after everything has been waited for. */
 const disconnectMs = 500
 const pubrel = 6
-const asideOptions = { qos: 0, noLocal: false, retainAsPublished: false, retainHandling: 0 } as const
 /**
  * What the protocol allows: a message that is too large is refused by itself, since the broker would send it
  * again.
@@ -43,6 +43,8 @@ const largestPacketBytes = 268_435_460
 /** The broker's side of an engine: the connection, and what goes over it in both directions. */
 export class BrokerSession {
   readonly book: CoveringBook
+  /** What is subscribed beside the book, on the present connection only. */
+  readonly aside: AsideSubscriptions
   readonly #settings: Settings
   readonly #host: BrokerSessionHost
   readonly #link: Link
@@ -73,7 +75,8 @@ export class BrokerSession {
     this.#link = createLink({
       ...settings, credentials: () => this.#askCredentials(), maxPacketBytes: largestPacketBytes
     }, this.#linkEvents())
-    this.book = new CoveringBook(this.#link, this.#log, { answerTimeoutMs: settings.connectTimeoutMs })
+    this.aside = new AsideSubscriptions(this.#link, () => this.book)
+    this.book = new CoveringBook(this.aside, this.#log, { answerTimeoutMs: settings.connectTimeoutMs })
     this.#outbox = new Outbox(this.#link, { broker: address.text, ...settings.outbox })
     const onExcess = (unacked: number) => this.#renew(unacked)
     this.#inbox = new Inbox(this.#link, host.deliver, onExcess, settings.inbox.maxUnacked)
@@ -130,16 +133,6 @@ export class BrokerSession {
   watch (watcher: (isUp: boolean) => void): () => void {
     this.#watchers.add(watcher)
     return () => { this.#watchers.delete(watcher) }
-  }
-
-  /** Subscribes beside the book, on the present connection only. @returns the reason code */
-  async subscribeAside (filter: string): Promise<number> {
-    const [reasonCode] = await this.#link.subscribe([filter], asideOptions)
-    return reasonCode ?? 0x80
-  }
-
-  async unsubscribeAside (filter: string): Promise<void> {
-    await this.#link.unsubscribe([filter])
   }
 
   /** Rejects as `Outbox.publish`. */
@@ -280,6 +273,7 @@ export class BrokerSession {
   #onReady (): void {
     this.#connection++
     this.#isReady = true
+    this.aside.onUp()
     this.book.onUp(this.#isSessionPresent)
     for (const watcher of this.#watchers) watcher(true)
     this.#state.up(this.#link)

@@ -5,8 +5,8 @@ import { join } from 'node:path'
 import { suite, test, type TestContext } from 'node:test'
 import type { IPublishPacket } from 'mqtt-packet'
 import { Administration } from '../lib/administration.ts'
-import { errors } from '../lib/index.ts'
-import { createApp } from './helpers/app.ts'
+import { errors, type Message } from '../lib/index.ts'
+import { createApp, inbox } from './helpers/app.ts'
 import { onEnd } from './helpers/cleanup.ts'
 import { startScriptedBroker, type ScriptedConnection } from './helpers/scripted-broker.ts'
 
@@ -27,6 +27,51 @@ test('dynsec: a broker of 3.1.1 that never answers is told from one that is away
     }, `attempt ${attempt}`)
     assert.deepEqual((await broker.next('unsubscribe')).unsubscriptions, [responses])
   }
+})
+
+test('dynsec: what the plugin does not answer takes no subscription from a topic for the answers', async (t) => {
+  const broker = await startScriptedBroker(t)
+  const { fastify } = await createApp(t, { url: broker.url, dynsec: { timeout: 50 } })
+  const seen = inbox<string>()
+  const put = (message: Message) => seen.put(message.text())
+  const topic = fastify.mqtt.topic(responses, { absolute: true, qos: 1 }, put)
+  await fastify.ready()
+  await assert.rejects(fastify.mqtt.dynsec.roles.get('a'), { code: 'FST_MQTT_DYNSEC_NO_ANSWER' })
+  const asked = broker.received.filter(({ cmd }) => cmd === 'subscribe' || cmd === 'unsubscribe')
+  assert.deepEqual(asked.map(({ cmd }) => cmd), ['subscribe'])
+  broker.publish({ topic: responses, payload: 'of another' })
+  assert.equal(await seen.next(), 'of another')
+  topic.remove()
+  assert.deepEqual((await broker.next('unsubscribe')).unsubscriptions, [responses])
+})
+
+test('dynsec: a topic for the answers that ends takes no subscription from who needs them here', async (t) => {
+  const broker = await startScriptedBroker(t, {
+    onPacket (packet) {
+      if (packet.cmd !== 'publish') return
+      type Sent = { commands: { correlationData: string }[] }
+      const { commands } = JSON.parse(packet.payload.toString()) as Sent
+      const answers = commands.map(({ correlationData }) =>
+        ({ correlationData, error: 'Unknown command' }))
+      broker.publish({ topic: responses, payload: JSON.stringify({ responses: answers }) })
+    }
+  })
+  const { fastify } = await createApp(t, { url: broker.url, dynsec: { timeout: 1_000 } })
+  await fastify.ready()
+  await fastify.mqtt.dynsec.capabilities()
+  const topic = fastify.mqtt.topic(responses, { absolute: true, qos: 1 }, () => {})
+  await fastify.mqtt.connect()
+  topic.remove()
+  const asked = [await broker.next('subscribe'), await broker.next('subscribe'), await broker.next('subscribe')]
+  assert.deepEqual(asked.map(({ subscriptions: [first] }) => [first?.topic, first?.qos]), [
+    [responses, 0], [responses, 1], [responses, 0]
+  ])
+  await assert.rejects(fastify.mqtt.dynsec.roles.get('a'), { code: 'FST_MQTT_DYNSEC_UNSUPPORTED' })
+  // Where nobody here needs them any more, it ends.
+  const other = fastify.mqtt.topic('other', () => {})
+  await fastify.mqtt.connect()
+  other.remove()
+  assert.deepEqual((await broker.next('unsubscribe')).unsubscriptions, ['other'])
 })
 
 test('dynsec: a connection lost before the subscription is answered, and before the command is', async (t) => {

@@ -9,10 +9,10 @@ import { inspect, promisify } from 'node:util'
 import { connectAsync } from 'mqtt'
 import { prepareCommand } from '../lib/dynsec/checks.ts'
 import { commands } from '../lib/dynsec/commands.ts'
-import type { MultimqttOptions } from '../lib/index.ts'
+import type { Message, MultimqttOptions } from '../lib/index.ts'
 import type { DynsecAcl, DynsecCommand, DynsecCommandName } from '../types/dynsec-commands.ts'
 import type { Dynsec, DynsecError } from '../types/dynsec.ts'
-import { createApp } from './helpers/app.ts'
+import { createApp, inbox } from './helpers/app.ts'
 import { blocksOf, runBlock } from './helpers/blocks.ts'
 import { onEnd } from './helpers/cleanup.ts'
 import { deferred, within } from './helpers/deadline.ts'
@@ -556,6 +556,38 @@ suite('over the connections of the plugin, on Mosquitto', skip, () => {
     }
   }
 })
+
+for (const protocolVersion of [5, 4] as const) {
+  test(`MQTT ${protocolVersion}: a topic for the answers themselves, before, while and after they are needed here`, skip, async (t) => {
+    const broker = await startMosquitto(t)
+    const { fastify } = await createApp(t, {
+      url: `mqtt://admin:admin-password@127.0.0.1:${broker.ports.dynsec}`,
+      protocolVersion,
+      dynsec: { timeout: 1_000 }
+    })
+    const heard = inbox<string>()
+    const answers = '$CONTROL/dynamic-security/v1/response'
+    const put = (message: Message) => heard.put(message.text())
+    const listen = () => fastify.mqtt.topic(answers, { absolute: true, qos: 1 }, put)
+    const topic = listen()
+    await fastify.ready()
+    const { roles } = fastify.mqtt.dynsec
+    const isHeard = async (pattern: RegExp): Promise<unknown> =>
+      pattern.test(await heard.next()) || await isHeard(pattern)
+    assert.deepEqual(await roles.list(), ['admin'])
+    await isHeard(/listRoles/)
+    topic.remove()
+    await fastify.mqtt.connect()
+    assert.equal((await roles.get('admin')).rolename, 'admin')
+    const again = listen()
+    await fastify.mqtt.connect()
+    assert.equal((await roles.list({ verbose: true })).length, 1)
+    await isHeard(/listRoles/)
+    assert.equal(heard.all.some((text) => text.includes('getRole"')), false)
+    again.remove()
+    assert.deepEqual(await roles.list(), ['admin'])
+  })
+}
 
 suite('what Flask-MultiMQTT promises of dynamic security, on Mosquitto', skip, () => {
   test('SEED-56: a client with two roles is there as a whole, or an error says why not and nothing is', async (t) => {
