@@ -23,6 +23,7 @@ import { SchemaCompiler } from './payload/schemas.ts'
 import type { ConnectionSettings } from './session/connection.ts'
 import type { Link, LinkEvents } from './session/link.ts'
 import type { RegisteredTopic } from './registered-topic.ts'
+import type { OutgoingPublish } from './session/link.ts'
 import { acceptableOptions, type CheckedPublishOptions } from './session/publish.ts'
 import type { CoveringBook } from './session/covering-book.ts'
 import { TopicNames, type Named } from './topic/names.ts'
@@ -114,11 +115,13 @@ export class Engine {
   publish (topic: string, payload: Buffer, options: CheckedPublishOptions): Promise<void> {
     const { qos, retain, properties, contentType } = options
     const publish = { topic, payload, qos, retain, properties, contentType }
-    const { namespace } = this.settings
-    const isCaught = injections.capture(publish, namespace, (bytes) => this.codecs.json.decode(bytes))
-    if (isCaught || isConnectingOff()) return Promise.resolve()
+    if ((injections.areRunning && this.#isCaught(publish)) || isConnectingOff()) return Promise.resolve()
     const timeoutMs = options.timeoutMs ?? this.settings.publishTimeoutMs
     return this.#session.publish(publish, { timeoutMs, signal: options.signal })
+  }
+
+  #isCaught (publish: OutgoingPublish): boolean {
+    return injections.capture(publish, this.settings.namespace, (bytes) => this.codecs.json.decode(bytes))
   }
 
   /** What is registered, with what overlaps. */

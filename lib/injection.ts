@@ -18,14 +18,18 @@ interface Dispatched {
  */
 class Injections {
   readonly #published = new AsyncLocalStorage<InjectedPublish[]>()
-  /** Without an injection under way a publish pays for no look into the storage. */
   #running = 0
+
+  /** Whether there is one under way: else a publish has nothing to look for. */
+  get areRunning (): boolean {
+    return this.#running > 0
+  }
 
   /** @returns whether the publish belongs to an injection, which has it now */
   capture (
     publish: OutgoingPublish, namespace: string | undefined, decodeJson: (bytes: Buffer) => unknown
   ): boolean {
-    const published = this.#running === 0 ? undefined : this.#published.getStore()
+    const published = this.#published.getStore()
     if (published === undefined) return false
     const { topic, qos, retain } = publish
     const payload = Buffer.from(publish.payload)

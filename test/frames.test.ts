@@ -634,6 +634,31 @@ test('detach: an empty message lets go, too', () => {
   assert.equal(frame.payload.length, 0)
 })
 
+test('keep: what is needed beyond the turn is detached, what is dropped before is not', async () => {
+  const bytes = encoded({ ...hello, properties: undefined }, 4)
+  const chunk = Buffer.concat([bytes, Buffer.alloc(65_536)]).subarray(0, bytes.length)
+  const [twice, dropped, late] = [frameIn(chunk, 4), frameIn(chunk, 4), frameIn(chunk, 4)]
+  for (const frame of [twice, twice, dropped]) frame.keep()
+  for (const frame of [twice, dropped]) frame.drop()
+  assert.equal(twice.payload.buffer, chunk.buffer)
+  await new Promise((resolve) => setImmediate(resolve))
+  assert.deepEqual([twice, dropped].map(({ payload }) => payload.buffer === chunk.buffer), [false, true])
+  assert.deepEqual(twice.payload, hello.payload)
+  late.keep()
+  await new Promise((resolve) => setImmediate(resolve))
+  assert.notEqual(late.payload.buffer, chunk.buffer)
+})
+
+test('topic names: those that share a place, and those with the same length, are told apart', () => {
+  const topics = [
+    ...Array.from({ length: 20_000 }, (_, index) => `a/${index % 5_000}/b`), 'é', 'ab', 'ÿ/1', 'Ã¿/1', 'a'.repeat(128),
+    'a'.repeat(129), '\u{1F321}', 'b'.repeat(128)
+  ]
+  for (const topic of [...topics, ...topics.toReversed()]) {
+    assert.equal(frameIn(encoded({ ...hello, topic })).topic, topic)
+  }
+})
+
 test('LowIds: gives each of 1 to 1024 once, then null, then what was freed', () => {
   const ids = new LowIds()
   assert.equal(ids.getLastAllocated(), null)

@@ -341,12 +341,24 @@ test('hooks: what they return may be any thenable, also a broken one', async (t)
   fastify.mqtt.topic('b', () => ({ get then () { throw broken } }))
   fastify.mqtt.topic('c', { onMessage: () => thenable((resolve) => { resolve('x') }) },
     () => thenable((resolve) => { resolve(7) }))
-  const ends = []
-  for (const topic of ['a', 'b', 'c']) {
-    const { handlers: [end] } = await fastify.mqtt.inject({ topic })
-    ends.push([end?.outcome, end?.error, end?.returned])
+  class Lazy extends Promise<number> {
+    static override get [Symbol.species] () { return Promise }
+    // @ts-expect-error -- what some query builders do: it begins when somebody waits for it
+    override then (resolve: (value: number) => void) { resolve(8) }
   }
-  assert.deepEqual(ends, [['failed', broken, undefined], ['failed', broken, undefined], ['handled', undefined, 7]])
+  fastify.mqtt.topic('d', () => new Lazy(() => {}))
+  fastify.mqtt.topic('e', () => Object.assign(thenable((resolve) => { resolve(9) }), { constructor: Promise }))
+  fastify.mqtt.topic('f', () => Object.defineProperty(Promise.resolve(1), 'constructor', {
+    get () { throw broken }
+  }))
+  const ends = []
+  for (const topic of ['a', 'b', 'c', 'd', 'e', 'f']) {
+    const { handlers: [end] } = await fastify.mqtt.inject({ topic })
+    ends.push([end?.outcome, end?.error ?? end?.returned])
+  }
+  assert.deepEqual(ends, [
+    ['failed', broken], ['failed', broken], ['handled', 7], ['handled', 8], ['handled', 9], ['failed', broken]
+  ])
 })
 
 test('failures: what the schema refuses is told once for all handlers of a topic', async (t) => {

@@ -16,7 +16,7 @@ class Sent implements ReceivedPublish {
   readonly messageId: number
   readonly payload: Buffer
   readonly dup: boolean
-  isDetached = false
+  keepers = 0
 
   constructor (topic: string, qos: QoS, messageId: number, payload = '', dup = false) {
     this.topic = topic
@@ -30,8 +30,12 @@ class Sent implements ReceivedPublish {
     return new Sent(this.topic, this.qos, this.messageId, this.payload.toString(), dup)
   }
 
-  detach (): void {
-    this.isDetached = true
+  keep (): void {
+    this.keepers++
+  }
+
+  drop (): void {
+    this.keepers--
   }
 }
 
@@ -415,18 +419,20 @@ suite('Inbox: QoS 2', () => {
 })
 
 suite('Inbox: memory', () => {
-  test('what waits, or is remembered, lets go of what it was read with; what is done at once does not pay', () => {
+  test('what waits, or is remembered, is kept until it is done; what is done at once is not', () => {
     const { inbox, delivered, done } = open()
     const slow = new Sent('slow', 1, 1)
     inbox.receive(slow)
-    assert.equal(slow.isDetached, true)
+    assert.equal(slow.keepers, 1)
     const atOnce = new Inbox(new FakePort(), (_, receipt) => receipt?.release(), () => {}, 10)
     const one = new Sent('one', 1, 1)
     const two = new Sent('two', 2, 2)
     atOnce.onUp(false)
     for (const message of [one, two]) atOnce.receive(message)
-    assert.deepEqual([one.isDetached, two.isDetached], [false, true])
+    assert.deepEqual([one.keepers, two.keepers], [0, 1])
+    atOnce.onPubrel(2)
     done('slow')
+    assert.deepEqual([slow.keepers, two.keepers], [0, 0])
     assert.deepEqual(delivered, ['slow'])
   })
 
@@ -454,8 +460,9 @@ suite('Inbox: memory', () => {
     inbox.receive(new Sent('slow', 1, 1))
     const behind = new Sent('behind', 1, 2)
     inbox.receive(behind)
-    assert.equal(behind.isDetached, true)
+    assert.equal(behind.keepers, 1)
     held[0]?.release()
+    assert.equal(behind.keepers, 0)
     assert.deepEqual(port.take(), ['PUBACK 1', 'PUBACK 2'])
   })
 })

@@ -569,6 +569,41 @@ suite('Outbox: QoS 0', () => {
     assert.match(errors.get('a')?.message ?? '', /Not connected to mqtt:\/\/broker:1883/)
   })
 
+  test('those of one write end together, but one that has a signal', async () => {
+    const { port, publish, ends, outbox } = open()
+    const written: number[] = []
+    port.sendPublish = () => port.writes
+    port.writes = 1
+    const giveUp = new AbortController()
+    const promises = ['a', 'b'].map((topic) =>
+      outbox.publish(message(topic, 0), { timeoutMs: 30_000, signal: undefined }))
+    publish('own', 0, {}, giveUp.signal)
+    port.writes = 2
+    const later = outbox.publish(message('c', 0), { timeoutMs: 30_000, signal: undefined })
+    void later.then(() => written.push(2))
+    assert.equal(promises[0], promises[1])
+    giveUp.abort()
+    outbox.onWritten(1)
+    await Promise.all(promises)
+    await turn()
+    assert.deepEqual([ends.get('own'), written], ['ABORTED', []])
+    const idle = outbox.flush(1_000)
+    outbox.onWritten(2)
+    await Promise.all([later, idle])
+  })
+
+  test('one that cannot be written, or that the broker would not take, harms no other of its write', async () => {
+    const { port, ends, publish, outbox } = open({ limits: { retainAvailable: false } })
+    port.onPublish = ({ topic }) => { if (topic === 'bad') throw new Error('no way') }
+    publish('a', 0)
+    publish('bad', 0)
+    publish('kept', 0, { retain: true })
+    publish('b', 0)
+    outbox.onWritten(2)
+    await turn()
+    assert.deepEqual(Object.fromEntries(ends), { a: 'ok', bad: 'PUBLISH_REFUSED', kept: 'BROKER_LIMIT', b: 'ok' })
+  })
+
   test('waits within the limits while the peer does not read, and goes in order', async () => {
     const { port, publish, outbox, ends } = open({ settings: { maxMessages: 2 } })
     port.isWritable = false

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import { FormatRegistry, Type } from '@sinclair/typebox'
 import fc from 'fast-check'
+import parseSecurely from 'secure-json-parse'
 import { errors } from '../lib/errors.ts'
 import { asBytes, bytesOf } from '../lib/payload/bytes.ts'
 import { Codecs, decodeWith, encodeWith } from '../lib/payload/codecs.ts'
@@ -90,6 +91,27 @@ test('decodeJson: throws nothing but its coded error, whatever the bytes', () =>
       assert.equal((error as { code?: unknown }).code, 'FST_MQTT_PAYLOAD_DECODE')
     }
   }))
+})
+
+test('decodeJson: what has a forbidden key is found, however it is written', () => {
+  const parts = ['__proto__', 'constructor', 'prototype', '\\u005f', '\\u0063', '_proto__', 'onstructor', '"', ':', '{', '}',
+    ',', '1', '\uFEFF', 'a', ' ', '\uFFFD', 'ä']
+  const key = fc.array(fc.constantFrom(...parts.slice(0, 7), 'a'), { maxLength: 3 }).map((some) => some.join(''))
+  const object = fc.array(fc.tuple(key, key)).map((pairs) =>
+    `{${pairs.map(([name, inner]) => `"${name}":{"${inner}":1}`).join(',')}}`)
+  const anything = fc.array(fc.constantFrom(...parts)).map((some) => some.join(''))
+  fc.assert(fc.property(fc.oneof(object, anything), fc.boolean(), (text, isMarked) => {
+    const marked = (isMarked ? '\uFEFF' : '') + text
+    const outcomeOf = (decode: () => unknown) => {
+      try {
+        return { value: decode() }
+      } catch {
+        return 'refused'
+      }
+    }
+    assert.deepEqual(
+      outcomeOf(() => decodeJson(Buffer.from(marked), rules)), outcomeOf(() => parseSecurely(marked, rules)))
+  }), { numRuns: 2_000 })
 })
 
 for (const [what, text, says] of [

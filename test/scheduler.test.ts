@@ -391,19 +391,23 @@ for (const { overflow, left } of [
   })
 }
 
-test('overload: what waits has bytes of its own, and is limited by them', async () => {
+test('overload: what waits is kept until it is done, and is limited by its bytes', async () => {
   const { dispatcher, topic } = createDispatcher({ maxBytes: 10 })
   dispatcher.open()
   const run = controlled()
   topic('t', run.handler)
-  const detached: string[] = []
+  const kept: string[] = []
   for (const payload of ['1', '2-------', '3------', '4']) {
-    dispatcher.receive({ ...incoming('t', payload), detach: () => detached.push(payload) })
+    const keep = () => { kept.push(payload) }
+    const drop = () => { kept.splice(kept.indexOf(payload), 1) }
+    dispatcher.receive({ ...incoming('t', payload), keep, drop })
   }
-  assert.deepEqual(detached, ['1', '2-------', '3------', '4'])
+  assert.deepEqual(kept, ['1', '3------', '4'])
   assert.equal(dispatcher.stats.dropped, 1)
   await run.end('t1')
   assert.deepEqual(run.begun, ['t1', 't3------'])
+  for (const name of ['t3------', 't4']) await run.end(name)
+  assert.deepEqual(kept, [])
 })
 
 test('overload: of a message that waits only for a second handler, that one is left out', async () => {

@@ -40,7 +40,7 @@ export class Course implements Task {
     this.group = delivery.group
     this.#lane = lane
     this.#observer = observer
-    delivery.incoming.detach?.()
+    delivery.incoming.keep?.()
     delivery.port.activity.begin()
   }
 
@@ -168,6 +168,7 @@ export class Course implements Task {
       bury(this.delivery, this.#failed.error, this.#failed.attempt, this.#observer)
     if (this.#lost !== 'given up') this.#release()
     if (this.#lane !== undefined) port.scheduler.pass(this.#lane, this)
+    this.delivery.incoming.drop?.()
     port.activity.end()
     if (!isBuried) this.#observer?.onEnd()
   }

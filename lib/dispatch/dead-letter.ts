@@ -82,6 +82,7 @@ class DeadLetter implements Task {
     this.#observer = observer
     this.#receipt?.hold()
     port.activity.begin()
+    delivery.incoming.keep?.()
   }
 
   get bytes (): number {
@@ -107,8 +108,7 @@ class DeadLetter implements Task {
 
   lose (): void {
     // One that may be dropped has no receipt, and one that is given up is not acknowledged.
-    this.#port.activity.end()
-    this.#observer?.onEnd()
+    this.#leave()
   }
 
   async #attempt (): Promise<void> {
@@ -132,7 +132,9 @@ class DeadLetter implements Task {
   async #send (): Promise<void> {
     const { match, incoming } = this.#delivery
     if (typeof this.#target === 'string') {
-      const { payload, qos } = incoming
+      const { qos } = incoming
+      // Of its own: the outbox may keep it longer than what was read with it.
+      const payload = Buffer.from(incoming.payload)
       const properties = letterProperties(incoming, this.#reason)
       await this.#port.publish({ topic: this.#target, payload, qos, properties })
     } else {
@@ -163,6 +165,11 @@ class DeadLetter implements Task {
 
   #end (): void {
     this.#receipt?.release()
+    this.#leave()
+  }
+
+  #leave (): void {
+    this.#delivery.incoming.drop?.()
     this.#port.activity.end()
     this.#observer?.onEnd()
   }

@@ -18,7 +18,7 @@ export class Gate {
   }
 
   keep (incoming: Incoming, receipt: Receipt | undefined): void {
-    incoming.detach?.()
+    incoming.keep?.()
     const held = new Held(incoming, receipt)
     held.place = this.#queue.push(held)
     held.entry = this.#backlog.add(held)
@@ -34,6 +34,7 @@ export class Gate {
   #take (): Held | undefined {
     const held = this.#queue.shift()
     if (held?.entry !== undefined) this.#backlog.remove(held.entry)
+    held?.incoming.drop?.()
     return held
   }
 }
@@ -59,5 +60,6 @@ class Held implements Waiting {
 
   lose (): void {
     this.place?.leave()
+    this.incoming.drop?.()
   }
 }

@@ -1,8 +1,8 @@
 import type { Message, MessageProperties, QoS } from '../../types/message.ts'
 import type { Codec } from '../../types/topic.ts'
 import { errors } from '../errors.ts'
-import { decodeWith } from '../payload/codecs.ts'
-import { decodeText } from '../payload/json.ts'
+import { decodePayload, type Encoded } from '../payload/codecs.ts'
+import { textOf } from '../payload/json.ts'
 import type { Params } from '../topic/params.ts'
 import { withoutPrefix } from '../topic/prefix.ts'
 import { describe } from '../values.ts'
@@ -21,8 +21,13 @@ export interface Incoming {
   readonly messageId?: number | undefined
   /** The subscriptions that this copy came for, where the broker says so. */
   readonly subscriptionIds?: readonly number[] | undefined
-  /** Gives the message bytes of its own, so that what was read from the socket with it can be collected. */
-  detach? (): void
+  /** Of the payload, in bytes; and it as text, with U+FFFD where it is no UTF-8. Cheaper than the payload. */
+  readonly size?: number
+  utf8? (): string
+  /** It is needed later, too: beyond this turn of the event loop it gets bytes of its own. */
+  keep? (): void
+  /** One of those who keep it needs it no more. */
+  drop? (): void
 }
 
 /** What a message knows of the topic that it is for. */
@@ -37,7 +42,7 @@ export interface Recipient {
 }
 
 /** One message for one handler. A class of one shape: an object spread would cost 2 µs a message. */
-export class ReceivedMessage implements Message<Params, unknown> {
+export class ReceivedMessage implements Message<Params, unknown>, Encoded {
   readonly topic: string
   readonly absoluteTopic: string
   readonly params: Params
@@ -77,6 +82,18 @@ export class ReceivedMessage implements Message<Params, unknown> {
     return this.#raw ?? this.#incoming.payload
   }
 
+  /** Of the payload, in bytes. */
+  get size (): number {
+    return this.#raw?.length ?? this.#incoming.size ?? this.#incoming.payload.length
+  }
+
+  /** The payload as text, with U+FFFD where it is no UTF-8. */
+  utf8 (): string {
+    return this.#raw === undefined && this.#incoming.utf8 !== undefined
+      ? this.#incoming.utf8()
+      : this.bytes.toString()
+  }
+
   get properties (): MessageProperties {
     return (this.#properties ??= copyProperties(this.#incoming.properties ?? {}))
   }
@@ -109,11 +126,11 @@ export class ReceivedMessage implements Message<Params, unknown> {
   }
 
   text (): string {
-    return decodeText(this.bytes)
+    return textOf(this)
   }
 
   json (): unknown {
-    return decodeWith(this.#recipient.json, this.bytes)
+    return decodePayload(this.#recipient.json, this)
   }
 }
 

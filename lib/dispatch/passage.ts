@@ -5,7 +5,7 @@ import { acceptance, handling, type MessageHooks } from './hooks.ts'
 import type { ReceivedMessage } from './message.ts'
 import type { HandlerEnd, MessageHandler } from './pipeline.ts'
 import type { ManualAck } from './receipt.ts'
-import { isThenable } from './thenable.ts'
+import { isThenable, whenSettled } from './thenable.ts'
 
 /** What a passage needs of the pipeline that it is in. */
 export interface PassagePort {
@@ -62,7 +62,7 @@ export class Passage {
   go (): boolean {
     const waiting = this.#advance()
     if (waiting === undefined) return true
-    void this.#endAfter(waiting)
+    this.#goOnAfter(waiting)
     return false
   }
 
@@ -102,18 +102,17 @@ export class Passage {
     return this.#settle()
   }
 
-  async #endAfter (waiting: PromiseLike<unknown>): Promise<void> {
-    let next: PromiseLike<unknown> | undefined = waiting
-    while (next !== undefined) {
-      try {
-        const value = await next
-        if (next === this.#returned) this.#returned = value
-        next = this.#advance()
-      } catch (thrown) {
-        next = this.#fail(thrown)
-      }
-    }
-    this.#delivery.onRunEnd(this)
+  // As `await` would: an async function in this place takes 160 bytes more a message.
+  #goOnAfter (waiting: PromiseLike<unknown>): void {
+    whenSettled(waiting, (value) => {
+      if (waiting === this.#returned) this.#returned = value
+      this.#goOn(this.#advance())
+    }, (thrown) => this.#goOn(this.#fail(thrown)))
+  }
+
+  #goOn (waiting: PromiseLike<unknown> | undefined): void {
+    if (waiting === undefined) this.#delivery.onRunEnd(this)
+    else this.#goOnAfter(waiting)
   }
 
   #take (step: MessageHooks['steps'][number] | undefined): unknown {

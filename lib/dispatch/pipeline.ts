@@ -1,7 +1,7 @@
 import type { AnyMessage, Settlement } from '../../types/hooks.ts'
 import type { Codec, Handler, MessageOrder } from '../../types/topic.ts'
 import { errors } from '../errors.ts'
-import { decodeWith, type Codecs } from '../payload/codecs.ts'
+import { decodePayload, type Codecs } from '../payload/codecs.ts'
 import type { Check, Issue } from '../payload/schemas.ts'
 import { paramsOf, type Params } from '../topic/params.ts'
 import type { PlacedPattern } from '../topic/placed-pattern.ts'
@@ -133,17 +133,14 @@ export class Pipeline {
 
   #payloadOf (route: Route, message: ReceivedMessage, { properties }: Incoming): unknown {
     const { maxPayload, codecs } = this.#settings
-    const { bytes } = message
-    if (bytes.length > maxPayload) throw new errors.FST_MQTT_PAYLOAD_TOO_LARGE(bytes.length, maxPayload)
+    const { size } = message
+    if (size > maxPayload) throw new errors.FST_MQTT_PAYLOAD_TOO_LARGE(size, maxPayload)
     if (route.payload === undefined) return message.raw
     const contentType = properties !== undefined && 'contentType' in properties
       ? String(properties.contentType)
       : undefined
     const codec = codecs.forContentType(contentType) ?? route.payload.codec
-    // A codec that may keep the bytes gets some of its own.
-    const payload = bytes.length === 0
-      ? undefined
-      : decodeWith(codec, codecs.isCopying(codec) ? bytes : message.raw)
+    const payload = size === 0 ? undefined : decodePayload(codec, message)
     const issue = route.payload.check(payload)
     if (issue !== undefined) throw invalid(errors.FST_MQTT_PAYLOAD_INVALID, route.pattern, issue)
     return payload

@@ -2,7 +2,7 @@ import type { Codec } from '../../types/topic.ts'
 import { describeError, errors } from '../errors.ts'
 import { kindOf } from '../values.ts'
 import { asBytes } from './bytes.ts'
-import { decodeJson, decodeText, encodeJson, type PoisoningRules } from './json.ts'
+import { decodeText, encodeJson, parseJson, textOf, type PoisoningRules, type TextSource } from './json.ts'
 
 /** The codecs of a connection: found by name or by content type. */
 export class Codecs {
@@ -11,7 +11,7 @@ export class Codecs {
   readonly #byContentType = new Map<string, Codec>()
 
   constructor (rules: PoisoningRules, own: readonly Codec[] = []) {
-    this.json = jsonCodec(rules)
+    this.json = new TextCodec('application/json', encodeJson, (text) => parseJson(text, rules))
     this.#add('json', this.json)
     this.#add('text', textCodec)
     this.#add('binary', binaryCodec)
@@ -34,11 +34,6 @@ export class Codecs {
     return this.#byContentType.get(bare(contentType))
   }
 
-  /** Whether a codec gives values that have nothing of the bytes in them. */
-  isCopying (codec: Codec): boolean {
-    return codec === this.json || codec === textCodec
-  }
-
   #add (name: string, codec: Codec): void {
     this.#byName.set(name, codec)
     this.#byContentType.set(bare(codec.contentType), codec)
@@ -48,6 +43,17 @@ export class Codecs {
 /** A content type without its parameters, such as `charset`. */
 function bare (contentType: string): string {
   return contentType.replace(/;.*/s, '').trim().toLowerCase()
+}
+
+/** A payload that comes in. */
+export interface Encoded extends TextSource {
+  /** Bytes that nobody else has, which a codec may keep. */
+  readonly raw: Buffer
+}
+
+/** @throws `FST_MQTT_PAYLOAD_DECODE`, whatever the codec throws */
+export function decodePayload (codec: Codec, payload: Encoded): unknown {
+  return codec instanceof TextCodec ? codec.parse(textOf(payload)) : decodeWith(codec, payload.raw)
 }
 
 /** @throws `FST_MQTT_PAYLOAD_DECODE`, whatever the codec throws: also a RangeError of one that recurses */
@@ -73,22 +79,30 @@ export function encodeWith (codec: Codec, payload: unknown): Buffer {
   }
 }
 
-function jsonCodec (rules: PoisoningRules): Codec {
-  return {
-    contentType: 'application/json',
-    encode: encodeJson,
-    decode: (bytes) => decodeJson(bytes, rules)
+/** One that is about text: what it gives has nothing of the bytes in it. */
+class TextCodec implements Codec {
+  readonly contentType: string
+  readonly encode: (payload: unknown) => string
+  /** @throws `FST_MQTT_PAYLOAD_DECODE` */
+  readonly parse: (text: string) => unknown
+
+  constructor (contentType: string, encode: TextCodec['encode'], parse: TextCodec['parse']) {
+    this.contentType = contentType
+    this.encode = encode
+    this.parse = parse
+  }
+
+  decode (bytes: Buffer): unknown {
+    return this.parse(decodeText(bytes))
   }
 }
 
-const textCodec: Codec = {
-  contentType: 'text/plain',
-  encode (payload) {
-    if (typeof payload === 'string') return payload
-    throw new TypeError(`it has to be a string, not ${kindOf(payload)}`)
-  },
-  decode: decodeText
+function encodeText (payload: unknown): string {
+  if (typeof payload === 'string') return payload
+  throw new TypeError(`it has to be a string, not ${kindOf(payload)}`)
 }
+
+const textCodec = new TextCodec('text/plain', encodeText, (text) => text)
 
 const binaryCodec: Codec = {
   contentType: 'application/octet-stream',

@@ -1,22 +1,24 @@
 import { PacketIds } from '../wire/ids.ts'
 import { JobQueue, type Job } from './job.ts'
+import { PacketTable } from './packet-table.ts'
 
 /**
  * What was sent with QoS 1 and 2 and not answered, in the order of sending. Some of it is settled all the
  * same: its packet identifier is in use until the broker answers.
  */
 export class InFlight {
-  readonly #jobs = new Map<number, Job>()
+  readonly #jobs = new PacketTable<Job>()
   /** What was sent on an earlier connection of the session, and not again so far. */
   readonly #again = new JobQueue()
-  readonly #ids = new PacketIds((id) => this.#jobs.has(id))
+  readonly #ids = new PacketIds((id) => this.#jobs.get(id) !== undefined)
+  #sent = 0
 
   get (packetId: number): Job | undefined {
     return this.#jobs.get(packetId)
   }
 
   get jobs (): readonly Job[] {
-    return [...this.#jobs.values()]
+    return this.#jobs.values().sort((a, b) => a.place - b.place)
   }
 
   /** True while something waits to be sent again. */
@@ -32,6 +34,7 @@ export class InFlight {
   /** Gives the job a packet identifier. */
   add (job: Job): void {
     job.packetId = this.#ids.next() ?? 0
+    job.place = ++this.#sent
     job.state = 'sent'
     this.#jobs.set(job.packetId, job)
   }
@@ -58,7 +61,7 @@ export class InFlight {
   /** The broker knows what was sent: it is sent again, with the same identifiers. */
   keepSession (): void {
     this.#again.drain()
-    for (const job of this.#jobs.values()) {
+    for (const job of this.jobs) {
       if (!job.isQuarantined) this.#again.push(job)
     }
   }

@@ -1,4 +1,5 @@
 import type { AckType, ReceivedPublish } from './link.ts'
+import { PacketTable } from './packet-table.ts'
 
 /** What the inbox needs from whoever holds the connection. */
 export interface AckPort {
@@ -22,6 +23,8 @@ export class Receipt {
   readonly #onSettled: (receipt: Receipt) => void
   isSettled = false
   isAcknowledged = false
+  /** Whether its message is. */
+  isKept = false
   /** From 0x80 on the message is refused, which only MQTT 5 can say. */
   reasonCode = 0
   #holds = 1
@@ -66,11 +69,11 @@ export class Inbox {
   /** The oldest, if others need not wait for it any more. */
   readonly #overtaken: Record<1 | 2, Receipt | undefined> = { 1: undefined, 2: undefined }
   /** Of this connection, by packet identifier: QoS 1 and 2 share the identifiers. */
-  readonly #unacked = new Map<number, Receipt>()
+  readonly #unacked = new PacketTable<Receipt>()
   /** Not acknowledged on the connection before, of a session that is kept. */
-  #carried = new Map<number, Receipt>()
+  readonly #carried = new PacketTable<Receipt>()
   /** With QoS 2: PUBREC is sent, PUBREL has not come. */
-  readonly #received = new Map<number, ReceivedPublish>()
+  readonly #received = new PacketTable<ReceivedPublish>()
   #isUp = false
 
   /** @param onExcess told when more than `maxUnacked` wait, which no broker with bounds lets happen */
@@ -97,7 +100,7 @@ export class Inbox {
   onDown (): void {
     this.#isUp = false
     // What the connection before has not sent again may come on the next one.
-    for (const [id, receipt] of this.#unacked) this.#carried.set(id, receipt)
+    for (const receipt of this.#unacked.values()) this.#carried.set(receipt.message.messageId, receipt)
     this.#unacked.clear()
     for (const qos of [1, 2] as const) {
       this.#queues[qos] = []
@@ -116,7 +119,9 @@ export class Inbox {
   }
 
   onPubrel (packetId: number): void {
+    const received = this.#received.get(packetId)
     const isKnown = this.#received.delete(packetId)
+    received?.drop()
     this.#port.sendAck(pubcomp, packetId, isKnown || this.#port.version === 4 ? 0 : notFound)
   }
 
@@ -151,8 +156,10 @@ export class Inbox {
     const receipt = new Receipt(message, this.#settled)
     this.#enlist(receipt, qos)
     this.#deliver(message, receipt)
-    // It is kept, and would keep all that was read with it.
-    if (!receipt.isAcknowledged) message.detach()
+    if (!receipt.isAcknowledged) {
+      receipt.isKept = true
+      message.keep()
+    }
     if (this.#unacked.size > this.#maxUnacked) this.#onExcess(this.#unacked.size)
   }
 
@@ -215,9 +222,10 @@ export class Inbox {
     const { messageId } = message
     if (this.#unacked.get(messageId) === receipt) this.#unacked.delete(messageId)
     receipt.isAcknowledged = true
+    if (receipt.isKept) message.drop()
     // After a refusal no PUBREL comes; but on 3.1.1 nothing can be refused.
     if (qos === 2 && (reasonCode < 0x80 || this.#port.version === 4)) {
-      message.detach()
+      message.keep()
       this.#received.set(messageId, message)
     }
     this.#port.sendAck(qos === 1 ? puback : pubrec, messageId, reasonCode)

@@ -1,6 +1,6 @@
 import { errors } from '../errors.ts'
 import { listen, unlisten, type Abortable } from './aborts.ts'
-import type { Timed } from './deadlines.ts'
+import { Timed } from './deadlines.ts'
 import type { OutgoingPublish } from './link.ts'
 
 /** When a publish is given up. */
@@ -11,6 +11,7 @@ export interface Patience {
 
 /** What a job needs of the outbox that it is in. */
 export interface JobHost {
+  onCreated (): void
   /** The job has settled, once. */
   onSettled (job: Job): void
 }
@@ -23,15 +24,16 @@ export interface JobHost {
 export type JobState = 'queued' | 'sent' | 'released'
 
 /** One publish on its way, which settles once. */
-export class Job implements Timed, Abortable {
+export class Job extends Timed implements Abortable {
   readonly publish: OutgoingPublish
   readonly timeoutMs: number
   readonly bytes: number
-  dueAt = 0
   state: JobState = 'queued'
   isSettled = false
   /** 0 while it has none. */
   packetId = 0
+  /** Counts those that were sent. */
+  place = 0
   /** The connection that it was last sent on, and the one whose limits it was checked against. */
   connection = 0
   checkedOn = 0
@@ -60,12 +62,14 @@ export class Job implements Timed, Abortable {
     resolve: () => void,
     reject: (error: Error) => void
   ) {
+    super()
     this.publish = publish
     this.timeoutMs = timeoutMs
     this.bytes = publish.payload.length + publish.topic.length
     this.#host = host
     this.#resolve = resolve
     this.#reject = reject
+    host.onCreated()
   }
 
   listen (signal: AbortSignal): void {
@@ -93,6 +97,12 @@ export class Job implements Timed, Abortable {
 
 export function aborted (signal: AbortSignal): Error {
   return new errors.FST_MQTT_ABORTED({ cause: signal.reason })
+}
+
+/** The one that waits for longer. */
+export function older (one: Job | undefined, other: Job | undefined): Job | undefined {
+  if (one === undefined || other === undefined) return one ?? other
+  return one.dueAt - one.timeoutMs <= other.dueAt - other.timeoutMs ? one : other
 }
 
 /** Jobs in order, from which any can be taken at once. */

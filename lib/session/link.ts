@@ -14,8 +14,13 @@ export interface ReceivedPublish {
   readonly properties: object | undefined
   /** The subscriptions that this copy is for, where the broker says so. */
   readonly subscriptionIds: readonly number[]
-  /** Gives the message bytes of its own, so that what was read from the socket can go. */
-  detach (): void
+  /**
+   * It is needed later, too: beyond this turn of the event loop it gets bytes of its own, so that what was
+   * read from the socket with it can be collected.
+   */
+  keep (): void
+  /** One of those who keep it needs it no more. */
+  drop (): void
 }
 
 /** A PUBLISH to be sent, checked by the guard. */

@@ -1,13 +1,13 @@
-import { describeError, errors } from '../errors.ts'
+import { errors } from '../errors.ts'
 import { Allowance, type AllowanceSettings } from './allowance.ts'
-import { Deadlines, type Timed } from './deadlines.ts'
+import { Deadlines } from './deadlines.ts'
 import { InFlight } from './in-flight.ts'
-import { aborted, Job, JobQueue, type JobHost, type Patience } from './job.ts'
+import { aborted, Job, JobQueue, older, type JobHost, type Patience } from './job.ts'
 import type { AckType, BrokerLimits, OutgoingPublish } from './link.ts'
 import { assertBrokerAccepts } from './publish.ts'
 import { isBlame, isRefusal, reasonText } from './reason-codes.ts'
 import { Suspicion } from './suspicion.ts'
-import { Unwritten } from './unwritten.ts'
+import { Unwritten, writePublish } from './unwritten.ts'
 
 /** What the outbox needs from whoever holds the connection. */
 export interface PublishPort {
@@ -35,8 +35,8 @@ export class Outbox implements JobHost {
   /** QoS 0 that the socket does not take, or that has to wait for a trial. */
   readonly #zeros = new JobQueue()
   readonly #inFlight = new InFlight()
-  readonly #deadlines = new Deadlines<Timed>()
-  readonly #unwritten = new Unwritten(this.#deadlines)
+  readonly #deadlines = new Deadlines()
+  readonly #unwritten: Unwritten
   readonly #suspicion = new Suspicion(() => this.#pump())
   readonly #foreign: (() => void)[] = []
   readonly #idle: (() => void)[] = []
@@ -54,6 +54,7 @@ export class Outbox implements JobHost {
     this.#port = port
     this.#broker = settings.broker
     this.#allowance = new Allowance(settings)
+    this.#unwritten = new Unwritten(port, this.#deadlines, this)
   }
 
   /** How many wait, what they take, and how many gave way to others. */
@@ -69,9 +70,10 @@ export class Outbox implements JobHost {
   publish (publish: OutgoingPublish, { timeoutMs, signal }: Patience): Promise<void> {
     if (this.#isClosed) return Promise.reject(new errors.FST_MQTT_CLOSED(this.#broker))
     if (signal?.aborted === true) return Promise.reject(aborted(signal))
+    const isUsual = publish.qos === 0 && signal === undefined
+    if (isUsual && this.#isOpen) return this.#unwritten.write(publish, timeoutMs)
     return new Promise((resolve, reject) => {
       const job = new Job(publish, timeoutMs, this, resolve, reject)
-      this.#pending++
       // What is accepted while offline is checked when it is sent.
       if (this.#port.isUp && !this.#isAccepted(job)) return
       if (publish.qos === 0) this.#acceptZero(job, signal)
@@ -120,8 +122,7 @@ export class Outbox implements JobHost {
     convict?.settle(new errors.FST_MQTT_PUBLISH_REFUSED(convict.publish.topic,
       `it ends the connection, each time that it is sent (${cause.message})`, { cause }))
     this.#unwritten.reject(() => new errors.FST_MQTT_DELIVERY_UNKNOWN(this.#broker, { cause }))
-    const offline = () => new errors.FST_MQTT_OFFLINE(this.#broker, { cause })
-    for (const job of this.#zeros.drain()) job.settle(offline())
+    for (const job of this.#zeros.drain()) job.settle(new errors.FST_MQTT_OFFLINE(this.#broker, { cause }))
   }
 
   onAck (type: AckType, packetId: number, reasonCode: number): void {
@@ -191,6 +192,10 @@ export class Outbox implements JobHost {
     for (const job of waiting) job.settle(closed())
   }
 
+  onCreated (): void {
+    this.#pending++
+  }
+
   onSettled (job: Job): void {
     if (job.isCounted) {
       this.#allowance.release(job)
@@ -199,20 +204,25 @@ export class Outbox implements JobHost {
     }
     // Given up, it holds the others back no more.
     if (this.#suspicion.onSettled(job)) queueMicrotask(() => this.#pump())
-    this.#pending--
-    if (this.#pending === 0) for (const resolve of this.#idle.splice(0)) resolve()
+    if (--this.#pending === 0) for (const resolve of this.#idle.splice(0)) resolve()
   }
 
   // QoS 0: straight to the socket while that takes it.
   #acceptZero (job: Job, signal: AbortSignal | undefined): void {
     if (!this.#port.isUp) {
       job.settle(new errors.FST_MQTT_OFFLINE(this.#broker))
-    } else if (this.#port.isWritable && this.#zeros.first === undefined && !this.#suspicion.isAlone) {
+    } else if (!this.#isOpen) {
+      if (this.#admit(job, signal)) this.#zeros.push(job)
+    } else {
       if (signal !== undefined) job.listen(signal)
       this.#write(job)
-    } else if (this.#admit(job, signal)) {
-      this.#zeros.push(job)
     }
+  }
+
+  /** Whether QoS 0 has nothing to wait for. */
+  get #isOpen (): boolean {
+    const { isUp, isWritable } = this.#port
+    return isUp && isWritable && this.#zeros.first === undefined && !this.#suspicion.isAlone
   }
 
   #accept (job: Job, signal: AbortSignal | undefined): void {
@@ -283,17 +293,12 @@ export class Outbox implements JobHost {
     }
   }
 
-  /**
-   * What cannot be written harms only itself: thrown, it would end the connection, and each that comes after.
-   *
-   * @returns the number of the write; undefined if there is none: the job is settled
-   */
+  /** @returns the number of the write; undefined if there is none: the job is settled */
   #send (job: Job, isAgain: boolean): number | undefined {
     try {
-      return this.#port.sendPublish(job.publish, job.packetId, isAgain)
-    } catch (cause) {
-      const problem = `it cannot be written: ${describeError(cause)}`
-      job.settle(new errors.FST_MQTT_PUBLISH_REFUSED(job.publish.topic, problem, { cause }))
+      return writePublish(this.#port, job.publish, job.packetId, isAgain)
+    } catch (error) {
+      job.settle(error as Error)
       return undefined
     }
   }
@@ -336,11 +341,6 @@ export class Outbox implements JobHost {
     }
     this.#queue.unshift(again)
   }
-}
-
-function older (one: Job | undefined, other: Job | undefined): Job | undefined {
-  if (one === undefined || other === undefined) return one ?? other
-  return one.dueAt - one.timeoutMs <= other.dueAt - other.timeoutMs ? one : other
 }
 
 // MQTT 3.1.1 tells no receive maximum; Mosquitto has 20 for QoS 2, and ends the connection with the 21st.

@@ -72,6 +72,10 @@ export function sentProperties (publish: OutgoingPublish, version: 4 | 5): Publi
   return properties === undefined ? { contentType } : { contentType, ...defined(properties) }
 }
 
+function hasProperties (properties: PublishProperties): boolean {
+  return Object.values(properties).some((value) => value !== undefined)
+}
+
 /**
  * What only the connection can say: its version, and the limits of the broker.
  *
@@ -81,8 +85,7 @@ export function assertBrokerAccepts (
   publish: OutgoingPublish, { version, limits }: { readonly version: 4 | 5, readonly limits: BrokerLimits }
 ): void {
   const { topic, payload, qos, retain, properties } = publish
-  const hasProperties = Object.values(properties ?? {}).some((value) => value !== undefined)
-  if (version === 4 && hasProperties) {
+  if (version === 4 && properties !== undefined && hasProperties(properties)) {
     throw new errors.FST_MQTT_NEEDS_MQTT5('Properties of a publish')
   }
   const { maximumQoS, retainAvailable, maximumPacketSize } = limits

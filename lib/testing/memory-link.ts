@@ -84,9 +84,9 @@ export class MemoryLink implements Link {
   }
 
   /** For the broker: brings a message, after this turn, unless the connection is another by then. */
-  deliver (message: Omit<ReceivedPublish, 'messageId' | 'detach'>): void {
+  deliver (message: Omit<ReceivedPublish, 'messageId' | 'keep' | 'drop'>): void {
     const messageId = message.qos === 0 ? 0 : (this.#packetId = this.#packetId % 65_535 + 1)
-    this.#whileUp(() => this.#events.onMessage({ ...message, messageId, detach () {} }))
+    this.#whileUp(() => this.#events.onMessage({ ...message, messageId, keep () {}, drop () {} }))
   }
 
   sendPublish (publish: OutgoingPublish, packetId: number): number {

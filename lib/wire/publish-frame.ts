@@ -1,9 +1,9 @@
-import { isUtf8 } from 'node:buffer'
 import type { QoS } from '../../types/message.ts'
 import { variableByteSize } from '../guard.ts'
 import { readUint16, readVariable } from './fields.ts'
 import { faultCode, malformed } from './malformed.ts'
 import { checkProperties, decodeProperties, noIds, publishProperties, type DecodedProperties } from './properties.ts'
+import { topicName } from './topic-names.ts'
 
 /** A PUBLISH that came in. Its bytes are part of what was read from the socket, until `detach()`. */
 export class PublishFrame {
@@ -20,6 +20,7 @@ export class PublishFrame {
   #payloadAt: number
   #end: number
   #isDetached: boolean
+  #keepers: number
   #payload: Buffer | undefined
   #properties: DecodedProperties | undefined
 
@@ -44,6 +45,7 @@ export class PublishFrame {
     this.#payloadAt = payloadAt
     this.#end = end
     this.#isDetached = false
+    this.#keepers = 0
     this.#payload = undefined
     this.#properties = undefined
   }
@@ -52,10 +54,35 @@ export class PublishFrame {
     return (this.#payload ??= this.#bytes.subarray(this.#payloadAt, this.#end))
   }
 
+  /** Of the payload, in bytes. */
+  get size (): number {
+    return this.#end - this.#payloadAt
+  }
+
+  /** The payload as text, with U+FFFD where it is no UTF-8. */
+  utf8 (): string {
+    return this.#bytes.toString('utf8', this.#payloadAt, this.#end)
+  }
+
   /** The properties in the form of mqtt-packet, decoded when first asked for; undefined if there are none. */
   get properties (): object | undefined {
     if (this.#propertiesAt === this.#payloadAt) return undefined
     return (this.#properties ??= decodeProperties(this.#bytes, this.#propertiesAt, this.#payloadAt))
+  }
+
+  /** Somebody needs it also later. If that is beyond this turn of the event loop, it is detached. */
+  keep (): void {
+    if (++this.#keepers > 1 || this.#isDetached) return
+    if (kept.push(this) === 1) setImmediate(detachKept)
+  }
+
+  /** One of those who keep it needs it no more. */
+  drop (): void {
+    this.#keepers--
+  }
+
+  get isKept (): boolean {
+    return this.#keepers > 0
   }
 
   /**
@@ -68,12 +95,23 @@ export class PublishFrame {
     // several reads, which lies in bytes of its own.
     if (this.#isDetached || size * 2 > this.#bytes.buffer.byteLength) return
     this.#isDetached = true
-    this.#bytes = Buffer.from(this.#bytes.subarray(this.#propertiesAt, this.#end))
+    const bytes = Buffer.allocUnsafe(size)
+    this.#bytes.copy(bytes, 0, this.#propertiesAt, this.#end)
+    this.#bytes = bytes
     this.#payloadAt -= this.#propertiesAt
     this.#propertiesAt = 0
     this.#end = size
     this.#payload = this.#payloadAt === 0 ? this.#bytes : undefined
   }
+}
+
+/** What is looked at when the turn ends: most is through by then, and its copy would be for nothing. */
+let kept: PublishFrame[] = []
+
+function detachKept (): void {
+  const frames = kept
+  kept = []
+  for (const frame of frames) if (frame.isKept) frame.detach()
 }
 
 /**
@@ -87,7 +125,7 @@ export function decodePublish (
   const topicAt = body + 2
   const topicEnd = topicAt > end ? Infinity : topicAt + readUint16(bytes, body)
   if (topicEnd > end) throw malformed('the topic of PUBLISH ends after the packet')
-  const topic = decodeTopic(bytes, topicAt, topicEnd)
+  const topic = topicName(bytes, topicAt, topicEnd)
   let at = topicEnd
   let messageId = 0
   if ((first & 0b0110) !== 0) {
@@ -108,24 +146,3 @@ export function decodePublish (
   if (topicAt === topicEnd) throw malformed('PUBLISH has no topic', faultCode.protocolError)
   return new PublishFrame(first, topic, messageId, ids, bytes, at, payloadAt, end)
 }
-
-function decodeTopic (bytes: Buffer, start: number, end: number): string {
-  let bits = 0
-  for (let at = start; at < end; at++) {
-    const byte = bytes[at] as number
-    if (byte === plus || byte === hash || byte === 0) {
-      throw malformed(`the topic of PUBLISH has ${byte === 0 ? 'a NUL' : 'a wildcard'}`)
-    }
-    bits |= byte
-  }
-  // ASCII needs no decoder.
-  if (bits < 0x80) return bytes.toString('latin1', start, end)
-  const topic = bytes.toString('utf8', start, end)
-  if (topic.includes('\uFFFD') && !isUtf8(bytes.subarray(start, end))) {
-    throw malformed('the topic of PUBLISH is no UTF-8')
-  }
-  return topic
-}
-
-const plus = 0x2b
-const hash = 0x23
