@@ -49,6 +49,13 @@ describe('documentation', () => {
     assert.deepEqual(example.filter((line) => !line.includes('EXAMPLE_ONCE')), wanted)
   })
 
+  test("README's first block is JavaScript, too", async (t) => {
+    const folder = mkdtempSync(join(tmpdir(), 'multimqtt-readme-'))
+    onEnd(t, () => rmSync(folder, { recursive: true, force: true }))
+    writeFileSync(join(folder, 'app.mjs'), blocksOf('README.md')[0]?.text ?? '?')
+    await run(['--check', join(folder, 'app.mjs')], {})
+  })
+
   test('README has at most 300 lines, and its two commands are there', () => {
     const readme = textOf('README.md')
     const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { scripts: object }
