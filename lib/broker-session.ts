@@ -7,6 +7,7 @@ import { describeTrouble, isFinal } from './connection-trouble.ts'
 import { errorCode, errors } from './errors.ts'
 import type { Settings } from './options/settings.ts'
 import { PresenceNotice } from './presence-notice.ts'
+import { AsideSubscriptions } from './session/aside.ts'
 import { Connection, type ConnectCredentials, type ConnectionSettings } from './session/connection.ts'
 import { CoveringBook } from './session/covering-book.ts'
 import { Inbox, type Deliver } from './session/inbox.ts'
@@ -31,7 +32,6 @@ export interface BrokerSessionHost {
 /** Milliseconds for the DISCONNECT itself, after everything has been waited for. */
 const disconnectMs = 500
 const pubrel = 6
-const asideOptions = { qos: 0, noLocal: false, retainAsPublished: false, retainHandling: 0 } as const
 /**
  * What the protocol allows: a message that is too large is refused by itself, since the broker would send it
  * again.
@@ -41,6 +41,8 @@ const largestPacketBytes = 268_435_460
 /** The broker's side of an engine: the connection, and what goes over it in both directions. */
 export class BrokerSession {
   readonly book: CoveringBook
+  /** What is subscribed beside the book, on the present connection only. */
+  readonly aside: AsideSubscriptions
   readonly #settings: Settings
   readonly #host: BrokerSessionHost
   readonly #link: Link
@@ -70,7 +72,8 @@ export class BrokerSession {
     this.#link = createLink({
       ...settings, credentials: () => this.#askCredentials(), maxPacketBytes: largestPacketBytes
     }, this.#linkEvents())
-    this.book = new CoveringBook(this.#link, this.#log, { answerTimeoutMs: settings.connectTimeoutMs })
+    this.aside = new AsideSubscriptions(this.#link, () => this.book)
+    this.book = new CoveringBook(this.aside, this.#log, { answerTimeoutMs: settings.connectTimeoutMs })
     this.#outbox = new Outbox(this.#link, { broker: address.text, ...settings.outbox })
     const { presence } = settings
     if (presence !== undefined) this.#presence = new PresenceNotice(presence, this.#outbox, host.log)
@@ -134,16 +137,6 @@ export class BrokerSession {
   watch (watcher: (isUp: boolean) => void): () => void {
     this.#watchers.add(watcher)
     return () => { this.#watchers.delete(watcher) }
-  }
-
-  /** Subscribes beside the book, on the present connection only. @returns the reason code */
-  async subscribeAside (filter: string): Promise<number> {
-    const [reasonCode] = await this.#link.subscribe([filter], asideOptions)
-    return reasonCode ?? 0x80
-  }
-
-  async unsubscribeAside (filter: string): Promise<void> {
-    await this.#link.unsubscribe([filter])
   }
 
   /** Rejects as `Outbox.publish`. */
@@ -291,6 +284,7 @@ export class BrokerSession {
   #onReady (): void {
     this.#isReady = true
     this.#isRefused = false
+    this.aside.onUp()
     this.book.onUp(this.#isSessionPresent)
     for (const watcher of this.#watchers) watcher(true)
     this.#state.up(this.#link)

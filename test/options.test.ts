@@ -267,6 +267,7 @@ for (const [options, key, says] of [
   [{ inbox: { maxBytes: 0 } }, 'inbox.maxBytes', /greater or equal to 1/],
   [{ client: { password } }, 'client.password', /there is no such option, there are wsOptions, /],
   [{ dynsec: false }, 'dynsec', /expected true or object, not false/],
+  [{ dynsec: { timeout: 2 ** 31 - 1 } }, 'dynsec.timeout', /1073741823/],
   [{ dynsec: { timeot: 5 } }, 'dynsec.timeot', /there is no such option, there are connection, timeout, chunk/],
   [{ dynsec: { chunk: 0 } }, 'dynsec.chunk', /greater or equal to 1/],
   [{ dynsec: { connection: { username: '' } } }, 'dynsec.connection.username', /greater or equal to 1/],
