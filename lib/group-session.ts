@@ -164,8 +164,9 @@ export class GroupSession {
     this.#flushMs = flushMs
     this.#isClosed = true
     this.#changed()
-    if (this.#group === undefined) this.#relay.close()
-    else await this.#group.close(flushMs)
+    await this.#group?.close(flushMs)
+    // Also what waits for a group that this process was not in, or was about to leave.
+    this.#relay.close()
     await this.#own.close(flushMs)
   }
 

@@ -224,6 +224,24 @@ test('group: who comes when the broker refuses the owner does not wait; who was 
   assert.deepEqual([owner, member].map(({ fastify: { mqtt } }) => mqtt.status), ['ready', 'ready'])
 })
 
+test('group: closing while a failed start ends settles what waits', async (t) => {
+  // It does not end the connection either, which takes its time then.
+  const broker = await startScriptedBroker(t, {
+    onPacket: ({ cmd }) => cmd === 'subscribe' || cmd === 'publish' || cmd === 'disconnect'
+  })
+  const { processes } = group(t)
+  const options = { url: broker.url, processes, start: 'manual', connectTimeout: 200 } as const
+  const { fastify, logged } = await createApp(t, options)
+  fastify.mqtt.topic('t', () => {})
+  await fastify.ready()
+  const connecting = assert.rejects(fastify.mqtt.connect(), { code: 'FST_MQTT_CONNECT_FAILED' })
+  const publishing = fastify.mqtt.publish('a', 'x', { qos: 1 })
+  await logged(/^gave up connecting/)
+  await within(Promise.all([
+    fastify.close(), connecting, assert.rejects(publishing, { code: 'FST_MQTT_CLOSED' })
+  ]), 5_000, 'close')
+})
+
 test('group: what was published by a process that never takes part rejects when it closes', async (t) => {
   const broker = await startScriptedBroker(t)
   const { processes } = group(t)
