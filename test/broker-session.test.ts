@@ -180,6 +180,8 @@ suite('describeTrouble', () => {
     [coded('SELF_SIGNED_CERT_IN_CHAIN', 'self-signed certificate in certificate chain'),
       'self-signed certificate in certificate chain (is its authority in tls.ca?)', 'mqtts'],
     [coded('ECONNREFUSED', 'connect ECONNREFUSED b:1'), 'connect ECONNREFUSED b:1'],
+    [new errors.FST_MQTT_CREDENTIALS({ cause: new Error('no answer within 300 ms') }),
+      'The option credentials has failed, so that there is nothing to connect with: no answer within 300 ms'],
     [new AggregateError([new Error('one'), new Error('two')]), 'one, two']
   ] as const) {
     test(says, () => assert.equal(describe(cause, protocol, wasEverUp), says))
