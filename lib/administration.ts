@@ -1,12 +1,15 @@
 import type { Dynsec } from '../types/dynsec.ts'
 import type { BrokerSession } from './broker-session.ts'
 import type { Dispatcher } from './dispatch/dispatcher.ts'
-import { ControlChannel, type ControlLink, type ControlSubscription } from './dynsec/control-channel.ts'
+import type { WireCommand } from './dynsec/checks.ts'
+import {
+  ControlChannel, type ChannelSettings, type ControlLink, type ControlSubscription
+} from './dynsec/control-channel.ts'
 import { DynsecApi } from './dynsec/dynsec.ts'
 import type { Answer, Exchange, SendOptions, Session, SessionOptions } from './dynsec/exchange.ts'
+import { errorCode, errors } from './errors.ts'
 import type { GroupSession } from './group-session.ts'
 import type { Settings } from './options/settings.ts'
-import type { Patience } from './session/job.ts'
 
 /** What administration needs of the engine whose connection it uses. */
 export interface AdministrationHost {
@@ -23,13 +26,11 @@ export class Administration {
   readonly #channel: ControlChannel
 
   constructor (prefix: string, { timeoutMs, chunk }: DynsecLimits, host: AdministrationHost) {
-    const broker = host.settings.address.text
-    this.#channel = new ControlChannel(new SessionLink(host), { broker, timeoutMs })
-    const exchange = host.group === undefined ? this.#channel : new GroupExchange(host.group, timeoutMs)
-    host.group?.serve('dynsec.session', async (_data, patience) => toPlain(await this.#channel.session(patience)))
-    host.group?.serve('dynsec.send', async (data, patience) =>
-      await this.#channel.send(data as Parameters<Exchange['send']>[0], patience))
-    this.dynsec = new DynsecApi(exchange, { broker, prefix, timeoutMs, chunk })
+    const settings = { broker: host.settings.address.text, timeoutMs }
+    this.#channel = new ControlChannel(new SessionLink(host), settings)
+    if (host.group !== undefined) serve(host.group, this.#channel)
+    const exchange = host.group === undefined ? this.#channel : new GroupExchange(host.group, settings)
+    this.dynsec = new DynsecApi(exchange, { ...settings, prefix, chunk })
   }
 
   /** Settles what waits. */
@@ -71,10 +72,10 @@ class SessionLink implements ControlLink {
     const { own, dispatcher } = this.#host
     const stopReceiving = dispatcher.intercept(filter, ({ payload }) => onMessage(payload))
     try {
-      const reasonCode = await own.subscribeAside(filter)
+      const reasonCode = await own.aside.add(filter)
       const stop = async () => {
         stopReceiving()
-        await own.unsubscribeAside(filter)
+        await own.aside.remove(filter)
       }
       return { reasonCode, stop }
     } catch (error) {
@@ -101,28 +102,95 @@ class SessionLink implements ControlLink {
   }
 }
 
+/** For the members of a group, when this process is the owner. */
+function serve (group: GroupSession, channel: ControlChannel): void {
+  group.serve('dynsec.session', async (data, { signal }) => {
+    const { timeoutMs } = data as SessionOptions
+    return toPlain(await channel.session({ timeoutMs, signal }))
+  })
+  group.serve('dynsec.send', async (data, { signal }) => {
+    const { commands, timeoutMs } = data as Message
+    return await channel.send(commands, { timeoutMs, signal })
+  })
+}
+
+/** What goes to the owner of the group. */
+interface Message {
+  readonly commands: readonly WireCommand[]
+  readonly timeoutMs: number
+}
+
+/** What the way to another process may take beside what is done there. */
+const detourMs = 2_000
+/** Of a timer. */
+const maxTimeoutMs = 2 ** 31 - 1
+
 /** The exchange of the owner of the group, for all its processes. */
 class GroupExchange implements Exchange {
   readonly #group: GroupSession
-  readonly #timeoutMs: number
+  readonly #settings: ChannelSettings
 
-  constructor (group: GroupSession, timeoutMs: number) {
+  constructor (group: GroupSession, settings: ChannelSettings) {
     this.#group = group
-    this.#timeoutMs = timeoutMs
+    this.#settings = settings
   }
 
   async session ({ timeoutMs, signal }: SessionOptions): Promise<Session> {
-    // The handshake has more than one question.
-    const patience = { timeoutMs: timeoutMs ?? 3 * this.#timeoutMs, signal }
-    return fromPlain(await this.#group.call('dynsec.session', null, patience))
+    const { broker } = this.#settings
+    // The handshake has up to three questions.
+    const mostMs = timeoutMs ?? 3 * this.#settings.timeoutMs
+    try {
+      return fromPlain(await this.#call('dynsec.session', { timeoutMs }, mostMs, signal))
+    } catch (error) {
+      const why = lossOf(error)
+      if (why === 'lost') throw new errors.FST_MQTT_OFFLINE(broker, { cause: error })
+      if (why === 'aborted') {
+        throw new errors.FST_MQTT_DYNSEC_ABORTED('nothing was sent', { cause: signal?.reason })
+      }
+      if (why !== 'late') throw error
+      throw new errors.FST_MQTT_DYNSEC_NO_ANSWER(
+        broker, mostMs, 'the process that has the connection of the group did not answer')
+    }
   }
 
   async send (
-    commands: Parameters<Exchange['send']>[0], { timeoutMs, signal }: SendOptions
+    commands: Message['commands'], { timeoutMs, signal }: SendOptions
   ): Promise<readonly Answer[]> {
-    const patience: Patience = { timeoutMs: timeoutMs + 3 * this.#timeoutMs, signal }
-    return await this.#group.call('dynsec.send', commands, patience) as readonly Answer[]
+    try {
+      // The owner may have to open the session first.
+      const answers = await this.#call('dynsec.send', { commands, timeoutMs }, 2 * timeoutMs, signal)
+      return (answers as readonly Answer[]).map(unlessClosed)
+    } catch (error) {
+      const why = lossOf(error)
+      if (why === undefined) throw error
+      // The owner may have sent them.
+      return commands.map(() => ({ kind: 'missing', why }))
+    }
   }
+
+  async #call (
+    name: string, data: unknown, mostMs: number, signal: AbortSignal | undefined
+  ): Promise<unknown> {
+    const timeoutMs = Math.min(mostMs + detourMs, maxTimeoutMs)
+    return await this.#group.call(name, data, { timeoutMs, signal })
+  }
+}
+
+/** What became of a call that the owner did not answer; undefined for an answer. */
+function lossOf (error: unknown): 'lost' | 'late' | 'aborted' | 'closed' | undefined {
+  switch (errorCode(error)) {
+    case 'FST_MQTT_DELIVERY_UNKNOWN': return 'lost'
+    case 'FST_MQTT_PUBLISH_TIMEOUT': return 'late'
+    case 'FST_MQTT_ABORTED': return 'aborted'
+    case 'FST_MQTT_CLOSED': return 'closed'
+    default: return undefined
+  }
+}
+
+/** It is the owner that was closed, with what it had sent: to us that is a lost connection. */
+function unlessClosed (answer: Answer): Answer {
+  const isClosed = answer.kind === 'missing' && answer.why === 'closed'
+  return isClosed ? { kind: 'missing', why: 'lost' } : answer
 }
 
 // JSON has no Infinity.

@@ -3,10 +3,11 @@ import type { Mqtt } from '../types/mqtt.ts'
 import type { Health, Stats, Status } from '../types/status.ts'
 import { ConnectionLog } from './connection-log.ts'
 import { ConnectionState } from './connection-state.ts'
-import { describeTrouble, isHopeless } from './connection-trouble.ts'
+import { describeTrouble, isFinal } from './connection-trouble.ts'
 import { errorCode, errors } from './errors.ts'
 import type { Settings } from './options/settings.ts'
 import { PresenceNotice } from './presence-notice.ts'
+import { AsideSubscriptions } from './session/aside.ts'
 import { Connection, type ConnectCredentials, type ConnectionSettings } from './session/connection.ts'
 import { CoveringBook } from './session/covering-book.ts'
 import { Inbox, type Deliver } from './session/inbox.ts'
@@ -32,7 +33,6 @@ export interface BrokerSessionHost {
 /** Milliseconds for the DISCONNECT itself, after everything has been waited for. */
 const disconnectMs = 500
 const pubrel = 6
-const asideOptions = { qos: 0, noLocal: false, retainAsPublished: false, retainHandling: 0 } as const
 /**
  * What the protocol allows: a message that is too large is refused by itself, since the broker would send it
  * again.
@@ -42,6 +42,8 @@ const largestPacketBytes = 268_435_460
 /** The broker's side of an engine: the connection, and what goes over it in both directions. */
 export class BrokerSession {
   readonly book: CoveringBook
+  /** What is subscribed beside the book, on the present connection only. */
+  readonly aside: AsideSubscriptions
   readonly #settings: Settings
   readonly #host: BrokerSessionHost
   readonly #link: Link
@@ -56,7 +58,7 @@ export class BrokerSession {
   #isReady = false
   #isSessionPresent = false
   #isClosing = false
-  #isHopeless = false
+  #isRefused = false
   /** What is the matter, or was last. */
   #trouble: { readonly code: string, readonly message: string } | undefined
   #isAwaitingAnswers = false
@@ -71,7 +73,8 @@ export class BrokerSession {
     this.#link = createLink({
       ...settings, credentials: () => this.#askCredentials(), maxPacketBytes: largestPacketBytes
     }, this.#linkEvents())
-    this.book = new CoveringBook(this.#link, this.#log, { answerTimeoutMs: settings.connectTimeoutMs })
+    this.aside = new AsideSubscriptions(this.#link, () => this.book)
+    this.book = new CoveringBook(this.aside, this.#log, { answerTimeoutMs: settings.connectTimeoutMs })
     this.#outbox = new Outbox(this.#link, { broker: address.text, ...settings.outbox })
     const { presence } = settings
     if (presence !== undefined) this.#presence = new PresenceNotice(presence, this.#outbox, host.log)
@@ -93,9 +96,9 @@ export class BrokerSession {
     return this.#isReady
   }
 
-  /** Whether each other attempt of a start would end as the last one did: it is not waited for. */
-  get isHopeless (): boolean {
-    return this.#isHopeless
+  /** Whether the last attempt to connect failed, and each other one would end as it did. */
+  get isRefused (): boolean {
+    return this.#isRefused
   }
 
   get lastError (): Error | undefined {
@@ -137,16 +140,6 @@ export class BrokerSession {
     return () => { this.#watchers.delete(watcher) }
   }
 
-  /** Subscribes beside the book, on the present connection only. @returns the reason code */
-  async subscribeAside (filter: string): Promise<number> {
-    const [reasonCode] = await this.#link.subscribe([filter], asideOptions)
-    return reasonCode ?? 0x80
-  }
-
-  async unsubscribeAside (filter: string): Promise<void> {
-    await this.#link.unsubscribe([filter])
-  }
-
   /** Rejects as `Outbox.publish`. */
   publish (publish: OutgoingPublish, patience: Patience): Promise<void> {
     return this.#outbox.publish(publish, patience)
@@ -156,7 +149,7 @@ export class BrokerSession {
   open (): void {
     if (this.#link.isOpen) return
     this.#trouble = undefined
-    this.#isHopeless = false
+    this.#isRefused = false
     this.#state.open()
     this.#link.open()
   }
@@ -291,6 +284,8 @@ export class BrokerSession {
 
   #onReady (): void {
     this.#isReady = true
+    this.#isRefused = false
+    this.aside.onUp()
     this.book.onUp(this.#isSessionPresent)
     for (const watcher of this.#watchers) watcher(true)
     this.#state.up(this.#link)
@@ -330,10 +325,11 @@ export class BrokerSession {
     const message = describeTrouble(cause, this.#link.everUp, this.#settings)
     this.#trouble = { code: errorCode(cause), message }
     this.#state.down(message, cause, wasUp, this.#link)
-    this.#isHopeless = isHopeless(cause, this.#link, this.#settings)
+    this.#isRefused = !wasUp && isFinal(cause, this.#link, this.#settings)
     this.#host.onDown(cause)
     this.#host.onChange?.()
-    if (this.#isHopeless) this.#endWait?.()
+    // A start does not wait for what will not come.
+    if (this.#isRefused && !this.#link.everUp) this.#endWait?.()
     return isSoon
   }
 

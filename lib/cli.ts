@@ -69,7 +69,9 @@ function parsed () {
 
 async function load (path: string): Promise<FastifyInstance> {
   const module = await import(pathToFileURL(path).href) as Record<string, unknown>
-  const exported = await (module['default'] ?? module['app'])
+  // The default of a CommonJS module is all that it exports.
+  const [main, app] = [await module['default'], await module['app']]
+  const exported = isInstance(main) || typeof main === 'function' ? main : app
   if (isInstance(exported)) return exported
   if (typeof exported !== 'function') {
     throw new UsageError(`${path} exports no Fastify instance, and no function, by default or as app`)

@@ -28,16 +28,12 @@ export function describeTrouble (cause: Error, wasEverUp: boolean, settings: Par
   return isForeign(cause) ? `${text} (is that an MQTT broker, and its port for ${protocol}://?)` : text
 }
 
-/**
- * Whether each other attempt of a start would end as this one did: it is not waited for.
- *
- * @param link that of the attempt
- */
-export function isHopeless (
-  cause: Error, { everUp, version, nextVersion }: Pick<Link, 'everUp' | 'version' | 'nextVersion'>,
+/** Whether each other attempt to connect would fail as this one did, until somebody changes something. */
+export function isFinal (
+  cause: Error, { version, nextVersion }: Pick<Link, 'version' | 'nextVersion'>,
   { credentials }: Pick<Settings, 'credentials'>
 ): boolean {
-  if (everUp || version !== nextVersion) return false
+  if (version !== nextVersion) return false
   const kind = refusalClass(cause)
   return kind === 'fatal' || (kind === 'slow' && !credentials.mayChange)
 }

@@ -66,7 +66,8 @@ export class Engine {
   #isOpen = false
   readonly #names: OutgoingNames
 
-  constructor (settings: Settings, host: EngineHost) {
+  constructor (given: Settings, host: EngineHost) {
+    const settings = withGroupClientId(given)
     this.settings = settings
     this.#host = host
     this.#names = new OutgoingNames(settings.prefix)
@@ -88,7 +89,7 @@ export class Engine {
       onUnmatched: (incoming) => this.#onUnmatched(incoming),
       isFor: (filter, ids) => this.#isFor(filter, ids)
     })
-    this.#own = new BrokerSession(withGroupClientId(settings), {
+    this.#own = new BrokerSession(settings, {
       log: host.log,
       link: host.link,
       deliver: (message, receipt) => this.dispatcher.receive(message, receipt),
@@ -256,10 +257,10 @@ export class Engine {
 
   #createAdministration (dynsec: NonNullable<Settings['dynsec']>): Administration {
     if (dynsec.connection !== undefined) this.#administrator = new Engine(dynsec.connection, this.#host)
-    const { settings, dispatcher } = this.#administrator ?? this
-    const own = this.#administrator === undefined ? this.#own : this.#administrator.#own
-    const group = this.#administrator === undefined ? this.#group : undefined
-    return new Administration(this.settings.prefix, dynsec, { settings, own, dispatcher, group })
+    const engine = this.#administrator ?? this
+    return new Administration(this.settings.prefix, dynsec, {
+      settings: engine.settings, own: engine.#own, dispatcher: engine.dispatcher, group: engine.#group
+    })
   }
 
   #createGroup ({ group, dir, heartbeatMs, ownerTimeoutMs }: SingleProcesses): GroupSession {

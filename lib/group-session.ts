@@ -4,11 +4,11 @@ import { describeError, errorCode, errors } from './errors.ts'
 import { topicNameProblem } from './guard.ts'
 import type { Settings } from './options/settings.ts'
 import { joinGroup, type Group, type GroupHooks, type GroupSettings, type Role } from './processes/group.ts'
+import { errorOf, failureOf, type Failure } from './processes/failures.ts'
 import type { ForwardedPublish } from './processes/protocol.ts'
-import { Relay, type Task } from './processes/relay.ts'
+import { Relay } from './processes/relay.ts'
 import type { Patience } from './session/job.ts'
 import type { OutgoingPublish } from './session/link.ts'
-import { sentProperties } from './session/publish.ts'
 
 /** What a group needs of the engine. */
 export interface GroupSessionHost {
@@ -30,6 +30,9 @@ const noBytes = Buffer.alloc(0)
 interface SharedState {
   readonly status: Status
   readonly health: SessionHealth
+  /** What the last attempt failed by, if each other one would. */
+  readonly refusal: Failure | undefined
+  readonly clientId: string
 }
 
 type SessionHealth = BrokerSession['health']
@@ -43,9 +46,15 @@ export class GroupSession {
   readonly #host: GroupSessionHost
   readonly #own: BrokerSession
   readonly #groupSettings: GroupSettings
+  /** What of this process waits for an owner, also before it has joined, and after a start that failed. */
+  readonly #relay: Relay
   #group: Group | undefined
   #wasJoined = false
   #wasUp = false
+  /** There has been an owner that was connected, in the time of this process. */
+  #wasReady = false
+  /** The last one that was compared with ours. */
+  #ownersClientId: string | undefined
   #isDraining = false
   #hasFailed = false
   #isClosed = false
@@ -55,15 +64,13 @@ export class GroupSession {
   #flushMs = 0
   readonly #waiting: (() => void)[] = []
   readonly #operations = new Map<string, Operation>()
-  /** What is published while this process takes no part. */
-  readonly #early: Relay
 
   constructor (settings: Settings, groupSettings: GroupSettings, host: GroupSessionHost) {
     this.#settings = settings
     this.#groupSettings = groupSettings
+    this.#relay = new Relay(groupSettings)
     this.#host = host
     this.#own = host.own
-    this.#early = new Relay(groupSettings)
     this.#tried = this.#attempt()
   }
 
@@ -74,11 +81,6 @@ export class GroupSession {
   /** False if another process has taken over: then a connect would take the session away from it. */
   get mayConnect (): boolean {
     return this.#group?.holdsOwnership() === true
-  }
-
-  /** Of the owner's connection; 5 while that is not known. */
-  get version (): 4 | 5 {
-    return this.role === 'owner' ? this.#own.version : this.#shared?.health.protocolVersion ?? 5
   }
 
   get status (): Status {
@@ -104,19 +106,12 @@ export class GroupSession {
   get counters (): Pick<Stats, 'unacked' | 'outbox'> {
     const own = this.#own.counters
     if (this.role === 'owner') return own
-    return { ...own, outbox: { ...(this.#group ?? this.#early).waiting, dropped: own.outbox.dropped } }
+    return { ...own, outbox: { ...this.#relay.waiting, dropped: own.outbox.dropped } }
   }
 
+  /** By the owner, whoever it is now, or will be. Rejects as `Relay.publish`. */
   publish (publish: OutgoingPublish, patience: Patience): Promise<void> {
-    // By a relay in the owner, too, so that it goes to the next one if this process loses the connection.
-    if (this.#group === undefined) return this.#early.publish(publish, patience)
-    if (this.role === 'owner') return this.#group.publish(publish, patience)
-    const properties = sentProperties(publish, this.version)
-    const { topic, payload, qos, retain } = publish
-    if (this.version === 4 && publish.properties !== undefined) {
-      return Promise.reject(new errors.FST_MQTT_NEEDS_MQTT5('Properties of a publish'))
-    }
-    return this.#group.publish({ topic, payload, qos, retain, properties }, patience)
+    return this.#relay.publish(publish, patience)
   }
 
   /** Says how the owner does an operation, whichever process asks for it. */
@@ -133,10 +128,7 @@ export class GroupSession {
   /** Joins the group, and takes part in it until `close()`. @throws `FST_MQTT_GROUP_DIRECTORY` */
   open (): void {
     this.#hasFailed = false
-    if (this.#group !== undefined) return
-    this.#group = joinGroup(this.#groupSettings, this.#hooks())
-    // The group has the signals itself.
-    this.#early.attach({ send: (task, timeoutMs) => this.#passOn(task, timeoutMs), cancel () {} })
+    this.#group ??= joinGroup(this.#groupSettings, this.#hooks(), this.#relay)
   }
 
   /**
@@ -152,7 +144,7 @@ export class GroupSession {
     while (!this.#isStarted) {
       const leftMs = deadline - performance.now()
       const isEnding = this.#isClosed || this.#isDraining
-      if (isEnding || leftMs <= 0 || this.#isHopeless) {
+      if (isEnding || leftMs <= 0 || this.#isRefused) {
         const error = isEnding ? this.#closedError() : this.#startError()
         if (isOurs) await this.#leave()
         throw error
@@ -172,9 +164,8 @@ export class GroupSession {
     this.#flushMs = flushMs
     this.#isClosed = true
     this.#changed()
-    const group = this.#group
-    if (group !== undefined) await group.close(flushMs)
-    this.#early.close()
+    if (this.#group === undefined) this.#relay.close()
+    else await this.#group.close(flushMs)
     await this.#own.close(flushMs)
   }
 
@@ -188,9 +179,8 @@ export class GroupSession {
   /** After a failed start: the others go on, and this process may join again. */
   async #leave (): Promise<void> {
     this.#hasFailed = true
-    await this.#group?.close(0)
+    await this.#group?.leave()
     this.#group = undefined
-    this.#early.detach()
     this.#wasJoined = false
   }
 
@@ -203,9 +193,9 @@ export class GroupSession {
     return status === 'ready' && health.subscriptions.pending.length === 0
   }
 
-  /** What keeps us from the broker would keep us from it with each other attempt. */
-  get #isHopeless (): boolean {
-    return this.role === 'owner' && this.#own.isHopeless
+  /** Who has never been connected does not wait for an owner that the broker refuses. */
+  get #isRefused (): boolean {
+    return !this.#wasReady && (this.role === 'owner' ? this.#own.isRefused : this.#shared?.refusal !== undefined)
   }
 
   #hooks (): GroupHooks {
@@ -220,7 +210,7 @@ export class GroupSession {
       },
       becomeOwner: () => this.#own.open(),
       resign: (reason) => this.#resign(reason),
-      state: (): SharedState => ({ status: this.#own.status, health: shortened(this.#own.health) }),
+      state: () => this.#stateForMembers(),
       onRole: (role) => {
         if (role !== undefined) this.#wasJoined = true
         this.#host.onRole(role)
@@ -228,6 +218,7 @@ export class GroupSession {
         this.#changed()
       },
       onState: () => {
+        this.#compare(this.#shared)
         this.#noteMember(this.#shared?.status === 'ready')
         this.#changed()
       },
@@ -238,14 +229,28 @@ export class GroupSession {
     }
   }
 
+  #stateForMembers (): SharedState {
+    const { status, health, isRefused, lastError } = this.#own
+    const refusal = isRefused && lastError !== undefined ? failureOf(lastError) : undefined
+    return { status, health: shortened(health), refusal, clientId: this.#settings.clientId }
+  }
+
+  /** What the broker keeps for one client identifier is lost to a process that takes over with another. */
+  #compare (shared: SharedState | undefined): void {
+    const { clientId, processes } = this.#settings
+    if (shared === undefined || shared.clientId === this.#ownersClientId) return
+    this.#ownersClientId = shared.clientId
+    if (shared.clientId === clientId || processes.mode !== 'single') return
+    this.#host.onTrouble(new errors.FST_MQTT_GROUP_CLIENT_ID(processes.group, shared.clientId, clientId))
+  }
+
   #attempt (): Promise<void> {
     return new Promise((resolve) => { this.#onTried = resolve })
   }
 
   async #resign (reason: 'lost' | 'closing'): Promise<void> {
     this.#onTried()
-    // After a failed start the connection can be opened again.
-    if (reason === 'closing' && !this.#hasFailed) return await this.#own.close(this.#flushMs)
+    if (reason === 'closing') return await this.#own.close(this.#flushMs)
     const wasUp = this.#own.isReady
     if (this.#hasFailed) await this.#own.abandon()
     else await this.#own.suspend()
@@ -262,19 +267,11 @@ export class GroupSession {
     else if (this.role !== 'owner' && !this.#isClosed) this.#host.onMemberDown(this.#lostError())
   }
 
-  /** What was published early. */
-  #passOn ({ id, operation, signal }: Task, timeoutMs: number): void {
-    if (operation.type !== 'publish') return
-    this.publish(operation.publish, { timeoutMs, signal }).then(
-      () => this.#early.answer(id, { type: 'done' }),
-      (error: Error) => this.#early.answer(id, { type: 'failed', error }))
-  }
-
   /** What another process has sent is checked as our own. */
   #publishForGroup (publish: ForwardedPublish, patience: Patience): Promise<void> {
     const problem = topicNameProblem(publish.topic)
     if (problem !== undefined) return Promise.reject(new errors.FST_MQTT_TOPIC_NAME(publish.topic, problem))
-    return this.#own.publish(asOwn(publish), patience)
+    return this.#own.publish(publish, patience)
   }
 
   async #change (timeoutMs: number): Promise<void> {
@@ -288,20 +285,26 @@ export class GroupSession {
   }
 
   #changed (): void {
+    this.#wasReady ||= this.status === 'ready'
     for (const resolve of this.#waiting.splice(0)) resolve()
   }
 
   #startError (): Error {
     const { lastError, attempts } = this.health
-    const trouble = this.#group?.trouble
-    const reason = trouble?.message ?? (this.status === 'ready' ? undefined : lastError?.message) ?? this.#silence
+    const reason = (this.status === 'ready' ? undefined : lastError?.message) ?? this.#silence
     return new errors.FST_MQTT_CONNECT_FAILED(
       this.#settings.address.text,
       this.#settings.connectTimeoutMs,
       attempts === 1 ? '1 attempt' : `${attempts} attempts`,
       reason,
-      { cause: trouble }
+      { cause: this.#startCause() }
     )
+  }
+
+  #startCause (): Error | undefined {
+    if (this.role === 'owner') return this.#own.lastError
+    const failure = this.#shared?.refusal ?? this.#shared?.health.lastError
+    return this.#group?.trouble ?? (failure === undefined ? undefined : errorOf(failure))
   }
 
   /** What has not come, where nobody says why. */
@@ -319,15 +322,6 @@ export class GroupSession {
     const { lastError } = this.health
     return new errors.FST_MQTT_CONNECTION(lastError?.message ?? 'the process that has the connection is gone')
   }
-}
-
-/** The content type of a codec came among the properties; alone, it is left out on MQTT 3.1.1. */
-function asOwn (publish: ForwardedPublish): OutgoingPublish {
-  const { properties } = publish
-  if (properties?.contentType === undefined) return publish
-  const { contentType, ...others } = properties
-  const isAlone = Object.values(others).every((value) => value === undefined)
-  return isAlone ? { ...publish, contentType, properties: undefined } : publish
 }
 
 /** Of so many filters of a kind the members are told: it goes to all of them with every change. */

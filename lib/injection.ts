@@ -1,5 +1,6 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import type { InjectedPublish, InjectResult } from '../types/inject.ts'
+import { copyProperties } from './dispatch/message.ts'
 import type { HandlerEnd } from './dispatch/pipeline.ts'
 import { decodeText } from './payload/json.ts'
 import type { Receipt } from './dispatch/receipt.ts'
@@ -30,8 +31,10 @@ class Injections {
   ): boolean {
     const published = this.#published.getStore()
     if (published === undefined) return false
-    const { topic, payload, qos, retain } = publish
-    const properties = sentProperties(publish, 5) ?? {}
+    const { topic, qos, retain } = publish
+    const payload = Buffer.from(publish.payload)
+    const given: object = sentProperties(publish, 5) ?? {}
+    const properties = copyProperties(given)
     const text = () => decodeText(payload)
     const json = () => decodeJson(payload)
     published.push({ topic, payload, qos, retain, properties, namespace, text, json })

@@ -5,7 +5,7 @@ import { Lifecycle, passOnPublish, type HookBook } from './dispatch/hooks.ts'
 import { invalid, type PayloadRule, type Route } from './dispatch/pipeline.ts'
 import type { RetryPolicy } from './dispatch/retry.ts'
 import type { Engine } from './engine.ts'
-import { asError, errors } from './errors.ts'
+import { asError, describeError, errors } from './errors.ts'
 import { topicNameProblem } from './guard.ts'
 import { bytesOf } from './payload/bytes.ts'
 import { encodeWith } from './payload/codecs.ts'
@@ -72,7 +72,7 @@ export class RegisteredTopic implements Topic<Params, unknown>, Route {
     this.#hooks = hooks
     this.#topicPrefix = topicPrefix
     this.lifecycle = new Lifecycle(hooks, options.hooks)
-    this.log = options.logLevel === undefined ? server.log : server.log.child({}, { level: options.logLevel })
+    this.log = logFor(server, pattern, options.logLevel)
     this.placed = placePattern(pattern, { prefix, topicPrefix, absolute: options.absolute }, converters)
     this.filter = this.placed.filter
     this.prefix = options.absolute ? '' : prefix
@@ -228,6 +228,16 @@ export class RegisteredTopic implements Topic<Params, unknown>, Route {
 
   #withContentType (options: CheckedPublishOptions): CheckedPublishOptions {
     return this.payload === undefined ? options : { ...options, contentType: this.payload.codec.contentType }
+  }
+}
+
+/** @throws `FST_MQTT_TOPIC_OPTIONS` for a level that the logger does not know */
+function logFor ({ log }: FastifyInstance, pattern: string, level: string | undefined): FastifyInstance['log'] {
+  if (level === undefined) return log
+  try {
+    return log.child({}, { level })
+  } catch (error) {
+    throw new errors.FST_MQTT_TOPIC_OPTIONS(pattern, `logLevel: ${describeError(error)}`)
   }
 }
 

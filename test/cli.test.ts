@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { fileURLToPath } from 'node:url'
+import { fileURLToPath, pathToFileURL } from 'node:url'
 import { onEnd } from './helpers/cleanup.ts'
 
 const here = join(fileURLToPath(import.meta.url), '..')
@@ -19,7 +19,11 @@ async function run (...args: string[]): Promise<{ code: number, stdout: string, 
 }
 
 for (const [name, expected] of [
-  ['instance', 'filter         qos  pattern          scope  name    payload\nsite/sensor/+  1    sensor/<int:id>  -      sensor  -\n'],
+  ['instance', [
+    'filter         qos  pattern          scope   name    payload\n',
+    'site/sensor/+  1    sensor/<int:id>  -       sensor  number   overlaps #\n',
+    'site/sensor/#  0    #                sensor  -       -        overlaps sensor/<int:id>\n'
+  ].join('')],
   ['factory', 'filter          qos  pattern         scope  name  payload\nfrom/a/factory  0    from/a/factory  -      -     -\n'],
   ['connects', 'filter  qos  pattern  scope  name  payload\nstate   1    state    -      -     -        not subscribed\n'],
   ['plugin', 'filter         qos  pattern        scope  name  payload\nfrom/a/plugin  0    from/a/plugin  -      -     -\n']
@@ -45,6 +49,17 @@ for (const [what, text, message] of [
     assert.equal(stderr.includes('<app.js>'), false)
   })
 }
+
+test('topics: takes app of a CommonJS module, whose default is all that it exports', async (t) => {
+  const folder = mkdtempSync(join(here, 'cli-'))
+  onEnd(t, () => rmSync(folder, { recursive: true, force: true }))
+  const file = join(folder, 'app.cjs')
+  const factory = pathToFileURL(fixture('factory')).href
+  writeFileSync(file, `exports.app = async () => await (await import('${factory}')).app()`)
+  const { code, stdout, stderr } = await run('topics', file)
+  assert.deepEqual([code, stderr], [0, ''])
+  assert.match(stdout, /^from\/a\/factory /m)
+})
 
 test('topics: --json is what topics() gives, --namespace chooses the connection', async () => {
   const { code, stdout } = await run('topics', fixture('instance'), '--json', '--namespace', 'other')

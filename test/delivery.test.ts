@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { createServer, type Socket } from 'node:net'
 import { suite, test, type TestContext } from 'node:test'
 import { Type } from '@sinclair/typebox'
+import { connectAsync } from 'mqtt'
 import { generate, parser } from 'mqtt-packet'
 import type { Message, MultimqttOptions } from '../lib/index.ts'
 import { createApp, inbox } from './helpers/app.ts'
@@ -363,14 +364,13 @@ suite('memory', () => {
       })
       await fastify.ready()
       const before = await usedBytes()
-      const payload = Buffer.alloc(4_096)
       const ends = { ok: 0, full: 0, other: 0 }
       const all: Promise<unknown>[] = []
       const count = 8_000
       const fail = ({ code }: { code: string }) => { ends[code === 'FST_MQTT_OUTBOX_FULL' ? 'full' : 'other']++ }
       // 32 MiB, of which the operating system takes some.
       for (let n = 0; n < count; n++) {
-        all.push(fastify.mqtt.publish(`n/${n}`, payload, { qos }).then(() => ends.ok++, fail))
+        all.push(fastify.mqtt.publish(`n/${n}`, Buffer.alloc(4_096), { qos }).then(() => ends.ok++, fail))
         if (n % 50 === 0) await turn()
       }
       const grown = await usedBytes() - before
@@ -394,13 +394,29 @@ suite('memory', () => {
     })
   }
 
+  for (const qos of [0, 1] as const) {
+    test(`a peer that does not read, QoS ${qos}: MQTT.js alone keeps all that it is given`, async (t) => {
+      const peer = await startSlowPeer(t)
+      const client = await connectAsync(`mqtt://127.0.0.1:${peer.port}`, { protocolVersion: 5 })
+      onEnd(t, () => client.end(true))
+      const before = await usedBytes()
+      for (let n = 0; n < 8_000; n++) {
+        client.publish(`n/${n}`, Buffer.alloc(4_096), { qos })
+        if (n % 50 === 0) await turn()
+      }
+      const grown = await usedBytes() - before
+      t.diagnostic(`${(grown / mib).toFixed(1)} MiB more`)
+      // Of 32 MiB; above it is held to 8.
+      assert.ok(grown > 20 * mib, `${grown} bytes more`)
+    })
+  }
+
   test('five times more QoS 0 than the peer reads: what is taken in is bounded all the time', async (t) => {
     const peer = await startSlowPeer(t)
     const { fastify } = await createApp(t, {
       url: `mqtt://127.0.0.1:${peer.port}`, outbox: { maxBytes: 2 * mib, overflow: 'drop-oldest' }, drainTimeout: 20
     })
     await fastify.ready()
-    const payload = Buffer.alloc(4_096)
     let most = 0
     let settled = 0
     let published = 0
@@ -411,7 +427,7 @@ suite('memory', () => {
     for (let round = 0; round < 60; round++) {
       for (let n = 0; n < 100; n++) {
         published++
-        fastify.mqtt.publish('n', payload).then(settle, settle)
+        fastify.mqtt.publish('n', Buffer.alloc(4_096)).then(settle, settle)
       }
       for (let left = 80_000; left > 0;) {
         const bytes = socket.read() as Buffer | null

@@ -253,17 +253,26 @@ test('messages: the prefix is taken off on a level boundary only', async (t) => 
   assert.deepEqual(await seen.next(), ['', 'site1'])
 })
 
-test('messages: log is a child of the instance that names pattern and topic', async (t) => {
+test('messages: log is a child of the instance that names pattern, topic and message, made when it is asked for', async (t) => {
   const broker = await startScriptedBroker(t)
   const { fastify, logged } = await createApp(t, { url: `${broker.url}/p` })
-  fastify.mqtt.topic('a/<x>', (message) => {
+  const silent = inbox<string>()
+  fastify.mqtt.topic('silent', (message) => silent.put(message.topic))
+  fastify.mqtt.topic('a/<x>', { qos: 1 }, (message) => {
     assert.equal(message.log, message.log)
     message.log.info('hello')
   })
   await fastify.ready()
-  broker.publish({ topic: 'p/a/b' })
-  const { pattern, topic } = await logged(/^hello$/)
-  assert.deepEqual([pattern, topic], ['a/<x>', 'a/b'])
+  const child = t.mock.method(fastify.log, 'child')
+  broker.publish({ topic: 'p/silent' })
+  await silent.next()
+  assert.equal(child.mock.callCount(), 0)
+  for (const [qos, expected] of [[0, undefined], [1, 1]] as const) {
+    broker.publish({ topic: 'p/a/b', qos })
+    const { pattern, topic, messageId } = await logged(/^hello$/)
+    assert.deepEqual([pattern, topic, messageId], ['a/<x>', 'a/b', expected])
+  }
+  assert.equal(child.mock.callCount(), 2)
 })
 
 test('idle: waits for handlers, and ends with a coded error where one does not, as one that waits for itself', async (t) => {

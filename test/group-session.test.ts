@@ -60,8 +60,6 @@ test('group: closing ends a start that waits', async (t) => {
   await connecting
 })
 
-const wontRetry = { minDelay: 60_000, maxDelay: 60_000 }
-
 /** What keeps a member from an answer, and the owner whose trouble it is. */
 const troubles: Readonly<Record<string, (t: Owner) => Promise<{
   readonly options: MultimqttOptions
@@ -74,10 +72,10 @@ const troubles: Readonly<Record<string, (t: Owner) => Promise<{
   'the owner is offline': async (t) => {
     const broker = await startScriptedBroker(t)
     const reach = async ({ logged }: TestApp) => {
-      broker.connections[0]?.destroy()
+      await broker.close()
       await logged(/^lost the connection/)
     }
-    return { options: { url: broker.url, reconnect: wontRetry }, reach }
+    return { options: { url: broker.url }, reach }
   },
   'the owner connects to a blackhole': async (t) => {
     const { url } = await startSilentServer(t)
@@ -178,7 +176,98 @@ test('group: a start that no other attempt would help ends at once, and names th
   assert.equal(fastify.mqtt.status, 'closed')
 })
 
-test('group: a start that failed though it was connected says so, and keeps no message for later', async (t) => {
+test('group: a start that no other attempt would help ends at once in every process, each with the reason', async (t) => {
+  const broker = await startScriptedBroker(t, { onPacket: ({ cmd }) => cmd === 'connect' })
+  const { processes } = group(t)
+  const options = { url: broker.url, processes, connectTimeout: 60_000 } as const
+  const apps = await Promise.all([1, 2, 3].map(async () => await createApp(t, options, { pluginTimeout: 0 })))
+  const starts = apps.map(async ({ fastify }) => {
+    try {
+      await fastify.ready()
+      return undefined
+    } catch (error) {
+      return error as Error & { code: string, cause: Error & { code: string, reasonCode: number } }
+    }
+  })
+  await Promise.all(apps.map(({ logged }) => logged(/is (?:the owner|a member) of/)))
+  await broker.next('connect')
+  broker.connections[0]?.send({ cmd: 'connack', sessionPresent: false, reasonCode: 0x86 })
+  for (const error of await within(Promise.all(starts), 5_000, 'end of the starts')) {
+    assert.equal(error?.code, 'FST_MQTT_CONNECT_FAILED')
+    assert.match(error.message, /\(1 attempt\): Connection refused: Bad user name or password \(0x86\)$/)
+    assert.deepEqual([error.cause.code, error.cause.message, error.cause.reasonCode],
+      ['FST_MQTT_CONNECTION', 'Connection refused: Bad user name or password (0x86)', 0x86])
+  }
+  assert.equal(broker.connections.length, 1)
+})
+
+test('group: who comes when the broker refuses the owner does not wait; who was there waits with it', async (t) => {
+  let reasonCode = 0
+  const broker = await startScriptedBroker(t, { connack: () => ({ reasonCode }) })
+  const { processes } = group(t)
+  const reconnect = { minDelay: 1, maxDelay: 20 }
+  const options = { url: broker.url, processes, connectTimeout: 60_000, reconnect } as const
+  const [owner, member, late] = await Promise.all([1, 2, 3].map(async () =>
+    await createApp(t, options, { pluginTimeout: 0 })))
+  assert.ok(owner && member && late)
+  await owner.fastify.ready()
+  await member.fastify.ready()
+  reasonCode = 0x87
+  broker.connections[0]?.destroy()
+  await owner.logged(/^could not connect/)
+  await assert.rejects(within((async () => { await late.fastify.ready() })(), 5_000, 'end of the start'), {
+    code: 'FST_MQTT_CONNECT_FAILED', message: /Connection refused: Not authorized \(0x87\)$/
+  })
+  const again = member.fastify.mqtt.connect()
+  reasonCode = 0
+  await again
+  assert.deepEqual([owner, member].map(({ fastify: { mqtt } }) => mqtt.status), ['ready', 'ready'])
+})
+
+test('group: what was published by a process that never takes part rejects when it closes', async (t) => {
+  const broker = await startScriptedBroker(t)
+  const { processes } = group(t)
+  const { fastify } = await createApp(t, { url: broker.url, processes, start: 'manual' })
+  await fastify.ready()
+  const publishing = fastify.mqtt.publish('never', 'x', { qos: 1 })
+  assert.equal(fastify.mqtt.stats().outbox.messages, 1)
+  await Promise.all([fastify.close(), assert.rejects(publishing, { code: 'FST_MQTT_CLOSED' })])
+})
+
+test('group: what waits when a start fails is sent when the next one succeeds', async (t) => {
+  const connacks = [{ reasonCode: 0x86 }, { reasonCode: 0 }]
+  const broker = await startScriptedBroker(t, { connack: () => connacks.shift() ?? {} })
+  const { processes } = group(t)
+  const { fastify } = await createApp(t, { url: broker.url, processes, start: 'manual' })
+  await fastify.ready()
+  const early = fastify.mqtt.publish('early', 'x', { qos: 1 })
+  const connecting = fastify.mqtt.connect()
+  const meanwhile = fastify.mqtt.publish('meanwhile', 'x', { qos: 1 })
+  await assert.rejects(connecting, { code: 'FST_MQTT_CONNECT_FAILED' })
+  assert.equal(fastify.mqtt.status, 'closed')
+  await fastify.mqtt.connect()
+  await within(Promise.all([early, meanwhile]), 5_000, 'delivery')
+})
+
+test('group: processes that would connect by different client identifiers are told so, once', async (t) => {
+  const broker = await startScriptedBroker(t)
+  const { processes } = group(t)
+  const [owner, like, unlike] = await Promise.all([{}, {}, { clientId: 'mine' }].map(async (options) =>
+    await createApp(t, { url: broker.url, processes, ...options })))
+  assert.ok(owner && like && unlike)
+  for (const { fastify } of [owner, like, unlike]) await fastify.ready()
+  const { level, err } = await unlike.logged(/in trouble/)
+  assert.deepEqual([level, err?.code], [50, 'FST_MQTT_GROUP_CLIENT_ID'])
+  assert.match(err?.message ?? '', /is connected as 'g-[0-9a-f]{8}', this process would be as 'mine'/)
+  broker.connections[0]?.destroy()
+  await owner.logged(/^connected to .* again/)
+  // A round trip: both have heard of it.
+  await Promise.all([like, unlike].map(async ({ fastify }) => await fastify.mqtt.publish('a', '', { qos: 1 })))
+  const errorsOf = ({ lines }: TestApp) => lines.filter((line) => line.level >= 50).length
+  assert.deepEqual([owner, like, unlike].map(errorsOf), [0, 0, 1])
+})
+
+test('group: a start that failed though it was connected says so, and what waits is sent by the next one', async (t) => {
   let answers = false
   const broker = await startScriptedBroker(t, {
     onPacket: ({ cmd }) => !answers && (cmd === 'subscribe' || cmd === 'publish')
@@ -189,16 +278,16 @@ test('group: a start that failed though it was connected says so, and keeps no m
   await fastify.ready()
   const starting = assert.rejects(fastify.mqtt.connect(), { code: 'FST_MQTT_CONNECT_FAILED', message: /did not answer/ })
   await broker.next('subscribe')
-  const publishing = assert.rejects(fastify.mqtt.publish('a', 'early', { qos: 1 }), { code: 'FST_MQTT_CLOSED' })
-  await Promise.all([starting, publishing])
+  const publishing = fastify.mqtt.publish('a', 'early', { qos: 1 })
+  await starting
   await broker.next('disconnect')
   await logged(/^gave up connecting/)
   assert.doesNotMatch(JSON.stringify(lines), /another process/)
   answers = true
   await fastify.mqtt.connect()
-  await fastify.mqtt.publish('a', 'late', { qos: 1 })
+  await Promise.all([publishing, fastify.mqtt.publish('a', 'late', { qos: 1 })])
   const published = broker.received.flatMap((packet) => packet.cmd === 'publish' ? packet.payload.toString() : [])
-  assert.deepEqual(published, ['early', 'late'])
+  assert.deepEqual(published, ['early', 'early', 'late'])
   assert.deepEqual([fastify.mqtt.status, fastify.mqtt.role], ['ready', 'owner'])
 })
 

@@ -181,6 +181,42 @@ for (const name of ['onMessage', 'preValidation', 'preHandler'] as const) {
   })
 }
 
+const httpNames = { onMessage: 'onRequest', preValidation: 'preValidation', preHandler: 'preHandler' } as const
+const stations = ['onMessage', 'preValidation', 'preHandler'] as const
+for (const [index, name] of stations.entries()) {
+  for (const way of ['ends it early', 'throws'] as const) {
+    test(`hooks: what follows a ${name} that ${way}, as for routes`, async (t) => {
+      const { fastify } = await createApp(t, manual)
+      const http: string[] = []
+      const mqtt: string[] = []
+      fastify.setErrorHandler(async () => { http.push('error handler') })
+      fastify.mqtt.setErrorHandler(async () => { mqtt.push('error handler') })
+      for (const station of stations) {
+        const isHere = station === name
+        fastify.addHook(httpNames[station] as 'preHandler', async (_request, reply) => {
+          http.push(station)
+          if (isHere && way === 'throws') throw new Error('broken')
+          return isHere ? await reply.send('early') : undefined
+        })
+        fastify.mqtt.addHook(station, async (message: AnyMessage) => {
+          mqtt.push(station)
+          if (isHere && way === 'throws') throw new Error('broken')
+          if (isHere) message.skip()
+        })
+      }
+      fastify.addHook('onResponse', async () => { http.push('last') })
+      fastify.mqtt.addHook('onSettled', async () => { mqtt.push('last') })
+      fastify.get('/a', async () => { http.push('handler') })
+      fastify.mqtt.topic('a', async () => { mqtt.push('handler') })
+      await fastify.ready()
+      await fastify.inject('/a')
+      await fastify.mqtt.inject({ topic: 'a' })
+      assert.deepEqual(mqtt, [...stations.slice(0, index + 1), ...way === 'throws' ? ['error handler'] : [], 'last'])
+      assert.deepEqual(http, mqtt)
+    })
+  }
+}
+
 // A failure: where it happens, and what its error is.
 const broken = new Error('broken')
 const places: Record<string, (fastify: FastifyInstance, fail: () => unknown) => void> = {
@@ -372,6 +408,14 @@ test('logLevel: is that of what message.log and the failures of the topic write'
   assert.deepEqual(texts.filter((text) => text === 'written' || text === 'not written' || text === failure), ['written'])
 })
 
+test('logLevel: one that the logger does not know is an error that says so', async (t) => {
+  const { fastify } = await createApp(t, manual)
+  assert.throws(() => fastify.mqtt.topic('a', { name: 'a', logLevel: 'loud' }, () => {}), {
+    code: 'FST_MQTT_TOPIC_OPTIONS', message: "Invalid options of topic 'a': logLevel: unknown level loud"
+  })
+  fastify.mqtt.topic('a', { name: 'a', logLevel: 'trace' }, () => {})
+})
+
 test('onTopic: sees what is registered after it in its scope and below, as onRoute does, and may object', async (t) => {
   const { fastify } = await createApp(t, { ...manual, prefix: 'p' })
   const seen: unknown[] = []
@@ -434,7 +478,7 @@ test('onPublish: may change payload and options of what its scope publishes, or 
   ])
 })
 
-test('onUnmatched, onConnect, onDisconnect: whatever the scope, with its context; a failure is logged', async (t) => {
+test('SEED-54, SEED-59: onUnmatched, onConnect, onDisconnect: whatever the scope, with its context; a failure is logged', async (t) => {
   let refusals = 1
   const broker = await startScriptedBroker(t, { connack: () => refusals-- > 0 ? { reasonCode: 0x88 } : {} })
   const { fastify, logged } = await createApp(t, { url: `${broker.url}/p` })
@@ -480,6 +524,25 @@ test('onUnmatched: no more calls run at once than messages may wait in the inbox
   broker.publish({ topic: '5' })
   assert.equal(await seen.next(), '5')
 })
+
+for (const [version, refusal, reason] of [
+  [5, { reasonCode: 0x87 }, /Not authorized/], [4, { returnCode: 5, reasonCode: 5 }, /Not authorized/]
+] as const) {
+  test(`SEED-05: MQTT ${version}: a connection that is refused runs onDisconnect with the reason, and no onConnect`, async (t) => {
+    const broker = await startScriptedBroker(t, { connack: () => refusal })
+    const { fastify } = await createApp(t, {
+      url: broker.url, protocolVersion: version, start: 'background', reconnect: { minDelay: 1, maxDelay: 1 }
+    })
+    const seen = inbox<string>()
+    fastify.mqtt.addHook('onConnect', () => seen.put('connect'))
+    fastify.mqtt.addHook('onDisconnect', ({ message }) => seen.put(message))
+    await fastify.ready()
+    for (let attempts = 0; attempts < 3; attempts++) assert.match(await seen.next(), reason)
+    const { lastError } = fastify.mqtt.health()
+    assert.match(lastError?.message ?? '', reason)
+    assert.equal(seen.all.includes('connect'), false)
+  })
+}
 
 test('namespaces: have hooks, error handlers and topics of their own', async (t) => {
   const { fastify } = createFastify(t)

@@ -85,6 +85,21 @@ test('inject: catches what is published on other connections too, for each injec
     ])
 })
 
+test('inject: what was published is out of reach of its publisher', async (t) => {
+  const { fastify } = await createApp(t, { start: 'manual' })
+  const bytes = Buffer.from('1')
+  const userProperties = { n: '1' }
+  fastify.mqtt.topic('a', async () => {
+    await fastify.mqtt.publish('b', bytes, { properties: { userProperties, correlationData: bytes } })
+    bytes.write('2')
+    userProperties.n = '2'
+  })
+  const { published: [one] } = await fastify.mqtt.inject({ topic: 'a' })
+  assert.deepEqual([one?.text(), one?.payload.toString()], ['1', '1'])
+  assert.equal(one?.properties.userProperties?.['n'], '1')
+  assert.equal(one.properties.correlationData?.toString(), '1')
+})
+
 test('inject: a bad publish fails within an injection as it does without one', async (t) => {
   const { fastify } = await createApp(t, { start: 'manual' })
   fastify.mqtt.topic('a', async () => { await fastify.mqtt.publish('a/+', 'x') })

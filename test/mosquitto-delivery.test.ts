@@ -6,17 +6,21 @@ import { createInterface } from 'node:readline'
 import { suite, test, type TestContext } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
+import { connect, connectAsync } from 'mqtt'
 import { parser, type Packet } from 'mqtt-packet'
 import type { Message, MultimqttOptions } from '../lib/index.ts'
-import type { OutgoingPublish } from '../lib/session/link.ts'
+import type { Patience } from '../lib/session/job.ts'
 import type { PublishProperties, QoS } from '../types/message.ts'
-import { badProperties, badTopics } from './fixtures/bad-input.ts'
+import {
+  badOptions, badPayloads, badProperties, badTopicOptions, badTopics, badTopicTypes
+} from './fixtures/bad-input.ts'
 import { createApp, inbox } from './helpers/app.ts'
+import { onEnd } from './helpers/cleanup.ts'
 import { deferred, within } from './helpers/deadline.ts'
 import { mosquittoMissing, startMosquitto, type Mosquitto } from './helpers/mosquitto.ts'
 import { endWithUs } from './helpers/programs.ts'
 import { startProxy, type Direction } from './helpers/proxy.ts'
-import { openUnguarded } from './helpers/unguarded.ts'
+import { openUnguarded, type Unguarded } from './helpers/unguarded.ts'
 
 /** QoS 2 of Mosquitto 2.0.11 stalls with bounds of its own; what it drops would look like our loss. */
 const unbounded = ['max_inflight_messages 0', 'max_queued_messages 0']
@@ -197,30 +201,38 @@ function countRoundTrips (version: 4 | 5) {
   }
 }
 
+/** Runs a program with handlers that never end, and kills it. @returns the topics whose handlers ran */
+async function killedWhileRunning (
+  program: string, args: readonly string[], publish: () => Promise<number>
+): Promise<string[]> {
+  const path = fileURLToPath(new URL(`fixtures/${program}`, import.meta.url))
+  const child = spawn(process.execPath, [path, ...args], { stdio: ['ignore', 'pipe', 'inherit'] })
+  endWithUs(child)
+  const exited = once(child, 'exit')
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
+  const said = async () => (await within(lines.next(), 20_000, 'line of the process')).value as string
+  assert.equal(await said(), 'ready')
+  const running: string[] = []
+  for (let left = await publish(); left > 0; left--) running.push(await said())
+  child.kill('SIGKILL')
+  await exited
+  return running
+}
+
 suite('handling over cuts, on Mosquitto', { skip: mosquittoMissing, concurrency: 4 }, () => {
   for (const version of [5, 4] as const) {
     test(`MQTT ${version}: killed with eight handlers running of each QoS, eight of eight come again`, async (t) => {
       const broker = await startMosquitto(t, { lines: unbounded })
       const clientId = `killed-${randomUUID()}`
-      const program = fileURLToPath(new URL('fixtures/hanging.js', import.meta.url))
-      const child = spawn(process.execPath, [program, broker.url, clientId, `${version}`], {
-        stdio: ['ignore', 'pipe', 'inherit']
-      })
-      endWithUs(child)
-      const exited = once(child, 'exit')
-      const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
-      const said = async () => (await within(lines.next(), 20_000, 'line of the process')).value as string
-      assert.equal(await said(), 'ready')
       const { fastify: publisher } = await createApp(t, { url: broker.url })
       await publisher.ready()
       const topics = Array.from({ length: 8 }, (_, n) => [`q1/${n}`, `q2/${n}`] as const).flat()
-      for (const topic of topics) {
-        await publisher.mqtt.publish(topic, '', { qos: topic.startsWith('q1') ? 1 : 2 })
-      }
-      const running = []
-      for (const _ of topics) running.push(await said())
-      child.kill('SIGKILL')
-      await exited
+      const running = await killedWhileRunning('hanging.js', [broker.url, clientId, `${version}`], async () => {
+        for (const topic of topics) {
+          await publisher.mqtt.publish(topic, '', { qos: topic.startsWith('q1') ? 1 : 2 })
+        }
+        return topics.length
+      })
 
       const seen = inbox<Message>()
       const session = { expiry: 3_600 }
@@ -245,6 +257,36 @@ suite('handling over cuts, on Mosquitto', { skip: mosquittoMissing, concurrency:
       assert.equal(seen.all.length, 16)
     })
 
+    test(`MQTT ${version}: killed with eight handlers running of each QoS, MQTT.js alone has told the broker that all is done`, async (t) => {
+      const broker = await startMosquitto(t, { lines: unbounded })
+      const clientId = `killed-${randomUUID()}`
+      const publisher = await connectAsync(broker.url)
+      onEnd(t, () => publisher.end(true))
+      await killedWhileRunning('hanging-mqttjs.js', [broker.url, clientId, `${version}`], async () => {
+        const numbers = [0, 1, 2, 3, 4, 5, 6, 7]
+        for (const n of numbers) {
+          await publisher.publishAsync(`q1/${n}`, '', { qos: 1 })
+          await publisher.publishAsync(`q2/${n}`, '', { qos: 2 })
+        }
+        return 2 * numbers.length
+      })
+      const again: string[] = []
+      const end = deferred<void>()
+      const next = connect(broker.url, {
+        clientId,
+        protocolVersion: version,
+        clean: false,
+        ...(version === 4 ? {} : { properties: { sessionExpiryInterval: 3_600 } })
+      })
+      onEnd(t, () => next.end(true))
+      next.on('message', (topic) => { topic === 'q2/end' ? end.resolve() : again.push(topic) })
+      await new Promise<void>((resolve) => next.once('connect', () => resolve()))
+      await publisher.publishAsync('q2/end', '', { qos: 2 })
+      await within(end.promise, ceilingMs, 'end')
+      t.diagnostic(`${again.length} of 16 come again`)
+      assert.ok(again.length <= 2, `${again.join()} come again`)
+    })
+
     test(`MQTT ${version}: 200 messages whose handlers wait for two publishes each, and hold all slots`, async (t) => {
       // With its own bounds: 20 messages that are not acknowledged.
       const broker = await startMosquitto(t)
@@ -267,6 +309,29 @@ suite('handling over cuts, on Mosquitto', { skip: mosquittoMissing, concurrency:
       await within(all.promise, ceilingMs, 'end of every handler')
       assert.deepEqual([started, handled, fastify.mqtt.health().attempts], [200, 200, 1])
       assert.deepEqual(lines.filter(({ msg }) => /lost the connection|not handled/.test(msg)), [])
+    })
+
+    test(`MQTT ${version}: 200 messages whose handlers wait for two publishes each, MQTT.js alone is deadlocked`, async (t) => {
+      const broker = await startMosquitto(t)
+      const options = { protocolVersion: version, keepalive: 2, reconnectPeriod: 0 }
+      const client = await connectAsync(broker.url, options)
+      const publisher = await connectAsync(broker.url)
+      onEnd(t, () => { for (const one of [client, publisher]) one.end(true) })
+      const trouble = new Promise<Error>((resolve) => client.once('error', resolve))
+      let [started, handled] = [0, 0]
+      // All that it has to acknowledge a message after its handler.
+      client.handleMessage = ({ topic }, done) => {
+        started++
+        const parts = [1, 2].map((part) => client.publishAsync(`done/${topic}/${part}`, '', { qos: 1 }))
+        Promise.all(parts).then(() => { handled++ }, () => {}).finally(() => done())
+      }
+      await client.subscribeAsync('job/+', { qos: 1 })
+      const jobs = Array.from({ length: 200 }, (_, n) => `job/${n}`)
+      await Promise.all(jobs.map((topic) => publisher.publishAsync(topic, '', { qos: 1 })))
+      const error = await within(trouble, ceilingMs, 'end of the connection')
+      t.diagnostic(`${handled} of 200 handled, ${started} started, and then: ${error.message}`)
+      assert.match(error.message, /keepalive/i)
+      assert.ok(handled < 20, `${handled} handled`)
     })
 
     for (const qos of [1, 2] as const) {
@@ -340,6 +405,32 @@ suite('handling over cuts, on Mosquitto', { skip: mosquittoMissing, concurrency:
   }
 })
 
+/** Payloads that `publish` takes, and makes bytes of. */
+const unencoded: readonly unknown[] = [
+  42, true, null, undefined, { a: 1 }, [1], '温', new ArrayBuffer(8), new DataView(new ArrayBuffer(8)),
+  new Uint16Array(8)
+]
+
+/** What the guard's lists have, as it would be sent without it. */
+const rowsPastTheGuard: readonly ((to: Unguarded) => Promise<unknown>)[] = [
+  ...[0, 1, 2].flatMap((qos) => [
+    ...[...badTopics, ...badTopicTypes].map((topic) => ({ topic })),
+    ...[...badPayloads, ...unencoded].map((payload) => ({ payload }))
+  ].map((given) => async ({ publish }: Unguarded) => {
+    const { topic, ...others } = { topic: 'bad', ...given } as { topic: string }
+    await publish(topic, { ...others, qos: qos as QoS }, { timeoutMs: 5_000 })
+  })),
+  ...badOptions.map(({ timeout = 5_000, signal, ...others }) => async ({ publish }: Unguarded) => {
+    await publish('bad', others, { timeoutMs: timeout, signal } as Patience)
+  }),
+  ...badProperties.map((properties) => async ({ publish }: Unguarded) => {
+    await publish('bad', { properties: properties as PublishProperties }, { timeoutMs: 5_000 })
+  }),
+  ...badTopicOptions.map(([filter, options]) => async ({ subscribe }: Unguarded) => {
+    await subscribe(filter, options)
+  })
+]
+
 suite('what ends the connection, on Mosquitto', { skip: mosquittoMissing, concurrency: 4 }, () => {
   const poison = 'a/+'
 
@@ -381,22 +472,21 @@ suite('what ends the connection, on Mosquitto', { skip: mosquittoMissing, concur
     test(`MQTT ${version}: each row of the guard's lists, sent past the guard, harms no other message`, async (t) => {
       const broker = await startMosquitto(t, { lines: unbounded })
       const { arrived, firsts } = await observe(t, broker)
-      const rows: (readonly [topic: string, Partial<OutgoingPublish>])[] = [
-        ...[0, 1, 2].flatMap((qos) => badTopics.map((topic) => [topic, { qos: qos as QoS }] as const)),
-        ...[3, '1', -1, null].map((qos) => ['bad', { qos: qos as QoS }] as const),
-        ...badProperties.map((properties) => ['bad', { properties: properties as PublishProperties }] as const)
-      ]
-      const expected = await Promise.all(rows.map(async ([topic, options], row) => {
-        const { up, publish } = openUnguarded(t, broker.ports.plain, { version, expiry: 60 })
-        await up
-        const numbers = Array.from({ length: 10 }, (_, n) => row * 10 + n)
-        const good = numbers.map(async (n) => {
-          const publishing = publish(`n/${n}`)
-          if (n % 10 === 4) publish(topic, options, 5_000).catch(() => {})
-          await publishing
-        })
-        await within(Promise.all(good), ceilingMs, `end of those beside row ${row}`)
-        return numbers
+      const expected = await Promise.all(rowsPastTheGuard.map(async (send, row) => {
+        const unguarded = openUnguarded(t, broker.ports.plain, { version, expiry: 60 })
+        const publishing: Promise<void>[] = []
+        const publishAround = (first: number) => {
+          for (let n = first; n < first + 5; n++) {
+            publishing.push(unguarded.publish(`n/${row * 10 + n}`))
+            if (n === first + 2) send(unguarded).catch(() => {})
+          }
+        }
+        // Among what waits for the connection, and on it.
+        publishAround(0)
+        await unguarded.up
+        publishAround(5)
+        await within(Promise.all(publishing), ceilingMs, `end of those beside row ${row}`)
+        return Array.from({ length: 10 }, (_, n) => row * 10 + n)
       }))
       await arrived()
       assert.deepEqual(firsts().sort((a, b) => a - b), expected.flat())

@@ -5,12 +5,15 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { suite, test, type TestContext } from 'node:test'
-import { promisify } from 'node:util'
+import { inspect, promisify } from 'node:util'
 import { connectAsync } from 'mqtt'
 import { prepareCommand } from '../lib/dynsec/checks.ts'
 import { commands } from '../lib/dynsec/commands.ts'
+import type { Message, MultimqttOptions } from '../lib/index.ts'
 import type { DynsecAcl, DynsecCommand, DynsecCommandName } from '../types/dynsec-commands.ts'
 import type { Dynsec, DynsecError } from '../types/dynsec.ts'
+import { createApp, inbox } from './helpers/app.ts'
+import { blocksOf, runBlock } from './helpers/blocks.ts'
 import { onEnd } from './helpers/cleanup.ts'
 import { deferred, within } from './helpers/deadline.ts'
 import { createAdmin, type AdminOptions, type MqttLink } from './helpers/dynsec-admin.ts'
@@ -486,6 +489,106 @@ suite('when it cannot be, on Mosquitto', skip, () => {
   })
 })
 
+suite('over the connections of the plugin, on Mosquitto', skip, () => {
+  const accounts: Readonly<Record<string, (port: number) => MultimqttOptions>> = {
+    "the plugin's own": (port) => ({ url: `mqtt://admin:admin-password@127.0.0.1:${port}/site`, dynsec: true }),
+    "the administrator's": (port) => ({
+      url: `mqtt://app:app-password@127.0.0.1:${port}/site`,
+      dynsec: { connection: { username: 'admin', password: 'admin-password' } }
+    })
+  }
+
+  for (const [whose, optionsFor] of Object.entries(accounts)) {
+    for (const protocolVersion of [5, 4] as const) {
+      test(`${whose}, MQTT ${protocolVersion}: a device is provisioned; what a cut leaves open is told, executed once; no secret is shown`, async (t) => {
+        const { broker, dynsec: setUp } = await start(t)
+        await setUp.roles.create({ rolename: 'app' })
+        await setUp.clients.create({ username: 'app', password: 'app-password', roles: ['app'] })
+        const proxy = await startProxy(t, broker.ports.dynsec)
+        const { fastify, lines } = await createApp(t, {
+          ...optionsFor(proxy.port), protocolVersion, reconnect: { minDelay: 1, maxDelay: 20 }
+        })
+        await fastify.ready()
+        assert.equal(proxy.accepted(), whose === "the plugin's own" ? 1 : 2)
+        const { dynsec } = fastify.mqtt
+        await dynsec.roles.create({ rolename: 'r', acls: [{ acltype: 'publishClientSend', topic: 'a/+', allow: true }] })
+        await dynsec.clients.create({ username: 'u', password: 'canary-1', roles: ['r'] })
+        const device = await connectDevice(t, { port: broker.ports.dynsec, username: 'u', password: 'canary-1' })
+        assert.ok(await device.publish('site/a/b') < 128)
+        assert.equal(await device.publish('site/b'), notAuthorized)
+
+        proxy.drop('down')
+        const created = dynsec.clients.create({ username: 'once', password: 'canary-2' })
+        await broker.logged(/createClient \| username=once/)
+        proxy.drop(false)
+        proxy.cut()
+        const errors: unknown[] = []
+        const isUnknown = (error: { code?: string }) => {
+          errors.push(error)
+          return error.code === 'FST_MQTT_DYNSEC_OUTCOME_UNKNOWN'
+        }
+        await assert.rejects(created, isUnknown)
+        const isOffline = ({ code }: { code?: string }) => code === 'FST_MQTT_OFFLINE'
+        const back = async (): Promise<string[]> => {
+          try {
+            return await dynsec.clients.list()
+          } catch (error) {
+            assert.ok(isOffline(error as { code: string }), String(error))
+            await new Promise((resolve) => setImmediate(resolve))
+            return await back()
+          }
+        }
+        assert.deepEqual(await back(), ['admin', 'app', 'once', 'u'])
+        assert.equal(executed(broker, /createClient \| username=once/), 1)
+
+        proxy.drop('down')
+        const last = assert.rejects(dynsec.clients.setPassword('u', 'canary-3'), { code: 'FST_MQTT_CLOSED' })
+        await broker.logged(/setClientPassword/)
+        await fastify.close()
+        await last
+        const shown = [
+          ...[...errors, fastify.mqtt, dynsec].map((thing) => inspect(thing, { depth: 9, showHidden: true })),
+          ...[...lines, fastify.mqtt.health()].map((data) => JSON.stringify(data)),
+          broker.log()
+        ]
+        assert.deepEqual(shown.filter((text) => /canary|admin-password|app-password/.test(text)), [])
+      })
+    }
+  }
+})
+
+for (const protocolVersion of [5, 4] as const) {
+  test(`MQTT ${protocolVersion}: a topic for the answers themselves, before, while and after they are needed here`, skip, async (t) => {
+    const broker = await startMosquitto(t)
+    const { fastify } = await createApp(t, {
+      url: `mqtt://admin:admin-password@127.0.0.1:${broker.ports.dynsec}`,
+      protocolVersion,
+      dynsec: { timeout: 1_000 }
+    })
+    const heard = inbox<string>()
+    const answers = '$CONTROL/dynamic-security/v1/response'
+    const put = (message: Message) => heard.put(message.text())
+    const listen = () => fastify.mqtt.topic(answers, { absolute: true, qos: 1 }, put)
+    const topic = listen()
+    await fastify.ready()
+    const { roles } = fastify.mqtt.dynsec
+    const isHeard = async (pattern: RegExp): Promise<unknown> =>
+      pattern.test(await heard.next()) || await isHeard(pattern)
+    assert.deepEqual(await roles.list(), ['admin'])
+    await isHeard(/listRoles/)
+    topic.remove()
+    await fastify.mqtt.connect()
+    assert.equal((await roles.get('admin')).rolename, 'admin')
+    const again = listen()
+    await fastify.mqtt.connect()
+    assert.equal((await roles.list({ verbose: true })).length, 1)
+    await isHeard(/listRoles/)
+    assert.equal(heard.all.some((text) => text.includes('getRole"')), false)
+    again.remove()
+    assert.deepEqual(await roles.list(), ['admin'])
+  })
+}
+
 suite('what Flask-MultiMQTT promises of dynamic security, on Mosquitto', skip, () => {
   test('SEED-56: a client with two roles is there as a whole, or an error says why not and nothing is', async (t) => {
     const { dynsec } = await start(t)
@@ -585,12 +688,9 @@ test('docs/dynsec.md: the steps from an empty Mosquitto to a provisioned device'
     said.on('line', (line) => { if (/mosquitto version \S+ running/.test(line)) resolve() })
   }), 5_000, 'start of the broker')
 
-  // What the program of that page does.
-  const { dynsec } = await createAdmin(t, { port, prefix: 'site' })
-  await dynsec.roles.create({
-    rolename: 'sensor-7', acls: [{ acltype: 'publishClientSend', topic: 'sensor/7/reading', allow: true }]
-  })
-  await dynsec.clients.create({ username: 'sensor-7', password: 'secret', roles: ['sensor-7'] })
+  const program = blocksOf('docs/dynsec.md').find(({ text }) => text.includes('admin:admin-password@127.0.0.1:1884/site'))
+  assert.ok(program !== undefined)
+  await runBlock(t, { ...program, text: program.text.replace('1884', String(port)) })
   const complaint = async (command: string) =>
     (await promisify(execFile)('sh', ['-c', `${command.trim().replace('1884', String(port))} || true`])).stderr
   assert.equal(await complaint(device), '')

@@ -267,6 +267,7 @@ for (const [options, key, says] of [
   [{ inbox: { maxBytes: 0 } }, 'inbox.maxBytes', /greater or equal to 1/],
   [{ client: { password } }, 'client.password', /there is no such option, there are wsOptions, /],
   [{ dynsec: false }, 'dynsec', /expected true or object, not false/],
+  [{ dynsec: { timeout: 2 ** 31 - 1 } }, 'dynsec.timeout', /1073741823/],
   [{ dynsec: { timeot: 5 } }, 'dynsec.timeot', /there is no such option, there are connection, timeout, chunk/],
   [{ dynsec: { chunk: 0 } }, 'dynsec.chunk', /greater or equal to 1/],
   [{ dynsec: { connection: { username: '' } } }, 'dynsec.connection.username', /greater or equal to 1/],
@@ -368,6 +369,22 @@ suite('the administrator of dynamic security', () => {
     const here = resolve({ host: 'broker', dynsec: { connection: administrator } })
     assert.equal(here.dynsec?.connection?.address.text, 'mqtt://broker:1883')
     assert.equal(resolve({ dynsec: true }).dynsec?.connection, undefined)
+  })
+
+  test('is one for a group of processes, by a group of its own', () => {
+    const groupOf = (group: string) => {
+      const processes = { mode: 'single', group, dir: '/run/app', heartbeat: 100 } as const
+      const { connection } = resolve({ processes, dynsec: { connection: administrator } }).dynsec ?? {}
+      assert.equal(connection?.sessionExpirySeconds, 1)
+      return connection.processes
+    }
+    assert.deepEqual(groupOf('orders'), {
+      mode: 'single', group: 'orders.dynsec', dir: '/run/app', heartbeatMs: 100, ownerTimeoutMs: 5_000
+    })
+    const long = groupOf('o'.repeat(64))
+    assert.equal(long.mode === 'single' && long.group, `${'o'.repeat(57)}.dynsec`)
+    const { connection } = resolve({ processes: 'each', dynsec: { connection: administrator } }).dynsec ?? {}
+    assert.deepEqual([connection?.processes, connection?.sessionExpirySeconds], [{ mode: 'each' }, 0])
   })
 })
 

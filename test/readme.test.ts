@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict'
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { describe, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
@@ -11,6 +12,7 @@ import { Aedes } from 'aedes'
 import ts from 'typescript'
 import { errors } from '../lib/errors.ts'
 import { OptionsSchema } from '../lib/options/schema.ts'
+import { blocksOf, preludeOf, runBlock, type Block } from './helpers/blocks.ts'
 import { onEnd, type Owner } from './helpers/cleanup.ts'
 import { mosquittoMissing, startMosquitto } from './helpers/mosquitto.ts'
 import { listen } from './helpers/ports.ts'
@@ -51,6 +53,13 @@ describe('documentation', () => {
     assert.deepEqual(example.filter((line) => !line.includes('EXAMPLE_ONCE')), wanted)
   })
 
+  test("README's first block is JavaScript, too", async (t) => {
+    const folder = mkdtempSync(join(tmpdir(), 'multimqtt-readme-'))
+    onEnd(t, () => rmSync(folder, { recursive: true, force: true }))
+    writeFileSync(join(folder, 'app.mjs'), blocksOf('README.md')[0]?.text ?? '?')
+    await run(['--check', join(folder, 'app.mjs')], {})
+  })
+
   test('README has at most 300 lines, and its two commands are there', () => {
     const readme = textOf('README.md')
     const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { scripts: object }
@@ -67,6 +76,12 @@ describe('documentation', () => {
 
   test('docs/options.md has a heading for each option', () => {
     assert.deepEqual(headings('docs/options.md', /^### `(\w+)`$/gm), Object.keys(OptionsSchema.properties).sort())
+  })
+
+  test('README has each option in its table', () => {
+    const [, table = ''] = /^## Options$(.*?)^## /ms.exec(textOf('README.md')) ?? []
+    const names = [...table.matchAll(/^\| ([^|]+) \|/gm)].flatMap(([, cell = '']) => [...cell.matchAll(/`(\w+)`/g)])
+    assert.deepEqual(names.map(([, name]) => name).sort(), Object.keys(OptionsSchema.properties).sort())
   })
 
   test('what docs/troubleshooting.md has headings for are lines that lib/ logs', () => {
@@ -99,6 +114,84 @@ describe('documentation', () => {
 
     assert.deepEqual(broken, [])
   })
+})
+
+describe('docker-compose.yml', () => {
+  const compose = readFileSync(join(root, 'docker-compose.yml'), 'utf8')
+  const folder = join(root, 'docker/mosquitto')
+
+  test('publishes each listener of the configuration, on this machine alone', () => {
+    const configuration = readFileSync(join(folder, 'mosquitto.conf'), 'utf8')
+    const listeners = [...configuration.matchAll(/^listener (\d+)$/gm)].map(([, port = '']) => `127.0.0.1:${port}:${port}`)
+    const published = [...compose.matchAll(/^ {6}- ([\d.]+:\d+:\d+)/gm)].map(([, port]) => port)
+    assert.deepEqual(published, listeners)
+    assert.match(compose, /^ {6}- \.\/docker\/mosquitto:\/mosquitto\/config:ro$/m)
+    // Each volume that is named is declared.
+    const named = [...compose.matchAll(/^ {6}- ([\w-]+):\//gm)].map(([, name]) => name)
+    assert.deepEqual(named, [.../^volumes:\n(.*)$/ms.exec(compose)?.[1]?.matchAll(/^ {2}([\w-]+):$/gm) ?? []].map(([, name]) => name))
+  })
+
+  test('begins with the accounts of the repository, and keeps those that it has then', async (t) => {
+    const data = mkdtempSync(join(tmpdir(), 'multimqtt-compose-'))
+    onEnd(t, () => rmSync(data, { recursive: true, force: true }))
+    const [, script = ''] = /- -c\n {6}- \|\n((?: {8}.*\n)+)/.exec(compose) ?? []
+    const here = script.replaceAll('/mosquitto/data', data).replaceAll('/mosquitto/config', folder)
+      // Of the image.
+      .replace('-o mosquitto -g mosquitto ', '').replace('exec mosquitto', 'exec echo mosquitto')
+    const accounts = join(data, 'dynamic-security.json')
+    const start = async () => (await execute('sh', ['-c', here])).stdout
+    assert.equal(await start(), `mosquitto -c ${folder}/mosquitto.conf\n`)
+    assert.equal(readFileSync(accounts, 'utf8'), readFileSync(join(folder, 'dynamic-security.json'), 'utf8'))
+    assert.equal(statSync(accounts).mode & 0o777, 0o600)
+    writeFileSync(accounts, 'changed')
+    await start()
+    assert.equal(readFileSync(accounts, 'utf8'), 'changed')
+  })
+})
+
+describe('what the pages on tests and hooks show', { concurrency: true }, () => {
+  // Each block runs as it is; these go on with it, and say what has to come of it.
+  const sequels: Record<string, readonly string[]> = {
+    // Their assertions are their own.
+    'docs/testing.md': ['await fastify.close()', '', "if (response.body !== 'room/blue') throw new Error(response.body)"],
+    'docs/hooks.md': [
+      `fastify.mqtt.topic('a', () => {})
+       await fastify.mqtt.inject({ topic: 'a', payload: 'x' })
+       await fastify.close()`,
+      `const { handlers } = await fastify.mqtt.inject({ topic: 'door/front' })
+       console.log(handlers[0].outcome, handlers[0].returned)`,
+      `const { Type } = await import('@sinclair/typebox')
+       fastify.mqtt.topic('a', { payload: Type.Number() }, () => {})
+       fastify.mqtt.topic('b', () => { throw new Error('another') })
+       const bad = await fastify.mqtt.inject({ topic: 'a', payload: '"x"' })
+       await fastify.mqtt.inject({ topic: 'b' })
+       await fastify.close()
+       console.log('published', bad.published[0].topic, bad.published[0].text())`,
+      `fastify.mqtt.topic('a', async () => { await fastify.mqtt.publish('b', 'x') })
+       const { published } = await fastify.mqtt.inject({ topic: 'a' })
+       await fastify.mqtt.inject({ topic: 'nobody' })
+       console.log(published[0].topic, published[0].properties.userProperties.from)`
+    ]
+  }
+  const expected: Record<string, readonly RegExp[]> = {
+    'docs/testing.md': [/^$/, /^$/, /^room\/blue$/],
+    'docs/hooks.md': [
+      /"outcome":"handled","durationMs":/, /^handled front$/, /"msg":"an MQTT message was not handled"[^]*published rejected "x"$/,
+      /^b kitchen$/
+    ]
+  }
+
+  for (const [page, ends] of Object.entries(sequels)) {
+    const blocks = blocksOf(page)
+    test(`${page}: all of its blocks are run here`, () => assert.equal(blocks.length, ends.length))
+    for (const [index, end] of ends.entries()) {
+      test(`${page}: block ${index + 1} does what the page says`, async (t) => {
+        const [block, wanted] = [blocks[index], expected[page]?.[index]]
+        assert.ok(block !== undefined && wanted !== undefined)
+        assert.match((await runBlock(t, block, end)).trim(), wanted)
+      })
+    }
+  }
 })
 
 describe('examples', { concurrency: true }, () => {
@@ -187,31 +280,6 @@ function escaped (text: string): string {
   return text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')
 }
 
-/** A ts block, as a module of its own. */
-interface Block {
-  readonly page: string
-  /** Of its first line in the page. */
-  readonly line: number
-  readonly text: string
-}
-
-function blocksOf (page: string): Block[] {
-  return [...textOf(page).matchAll(/^```ts\n(.*?)^```$/gms)].map((match) => ({
-    page,
-    line: textOf(page).slice(0, match.index).split('\n').length + 1,
-    text: match[1] ?? ''
-  }))
-}
-
-/** What a block without imports takes for granted. */
-const prelude = [
-  "import { Type } from '@sinclair/typebox'",
-  "import Fastify from 'fastify'",
-  "import multimqtt, { defineTopic } from 'fastify-multimqtt'",
-  'const fastify = Fastify()',
-  'await fastify.register(multimqtt)'
-].join('; ')
-
 /** Returns what the compiler has to say about blocks that make up one program. */
 function createChecker (): (blocks: readonly Block[]) => string[] {
   const options = compilerOptions()
@@ -229,8 +297,8 @@ function createChecker (): (blocks: readonly Block[]) => string[] {
   }
   return (blocks) => {
     const names = new Map(blocks.map((block) => [join(root, `${block.page}-${block.line}.ts`), block]))
-    for (const [name, { text }] of names) {
-      virtual.set(name, `${/^import /m.test(text) ? '' : prelude}\n${text}`)
+    for (const [name, block] of names) {
+      virtual.set(name, `${preludeOf(block)}\n${block.text}`)
     }
     const program = ts.createProgram([...names.keys()], options, host)
     return [...names].flatMap(([name, block]) => {

@@ -2,7 +2,9 @@ import assert from 'node:assert/strict'
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { suite, test, type TestContext } from 'node:test'
 import { Type } from '@sinclair/typebox'
-import type { Message } from '../lib/index.ts'
+import fc from 'fast-check'
+import { errorCode } from '../lib/errors.ts'
+import type { Message, Topic } from '../lib/index.ts'
 import { createMemoryBroker } from '../lib/testing/index.ts'
 import { createApp, inbox } from './helpers/app.ts'
 import { mosquittoMissing, startMosquitto } from './helpers/mosquitto.ts'
@@ -127,6 +129,39 @@ for (const [name, { skip, url: start }] of Object.entries(brokers)) {
         assert.deepEqual(seen.all, ['1', '1'])
       })
     }
+
+    test('gets copies in the order of the filters: a level before +, before #, and # of the parent before it', async (t) => {
+      const { fastify } = await createApp(t, { url: await start(t), order: 'none' })
+      const seen = inbox<string>()
+      for (const filter of ['#', '+/#', '+', 'a', 'a/#', '$share/g/a']) {
+        fastify.mqtt.topic(filter, () => seen.put(filter))
+      }
+      await fastify.ready()
+      await fastify.mqtt.publish('a')
+      const order = []
+      for (let copies = 0; copies < 6; copies++) order.push(await seen.next())
+      assert.deepEqual(order, ['a/#', 'a', '+/#', '+', '#', '$share/g/a'])
+    })
+
+    test('has a new session when its connection is renewed', async (t) => {
+      const url = await start(t)
+      const { fastify, logged } = await createApp(t, { url, inbox: { maxUnacked: 1 } })
+      const { fastify: publisher } = await createApp(t, { url })
+      const seen = inbox<string>()
+      let release = () => {}
+      const held = new Promise<void>((resolve) => { release = resolve })
+      fastify.mqtt.topic('kept', { retainHandling: 1 }, (message) => seen.put(message.text()))
+      fastify.mqtt.topic('a/+', { qos: 1 }, async () => { await held })
+      await publisher.ready()
+      await publisher.mqtt.publish('kept', 'x', { retain: true, qos: 1 })
+      await fastify.ready()
+      assert.equal(await seen.next(), 'x')
+      for (const n of [1, 2]) await publisher.mqtt.publish(`a/${n}`, '', { qos: 1 })
+      await logged(/more than 1 messages wait for their handlers/)
+      await logged(/connected to .* again after/)
+      release()
+      assert.equal(await seen.next(), 'x')
+    })
 
     test('speaks MQTT 3.1.1 if that is what it is told to', async (t) => {
       const url = await start(t)
@@ -254,6 +289,13 @@ test('createMemoryBroker: what was published is out of reach of its publisher an
   assert.deepEqual([message.text(), message.properties], ['payload', { correlationData: Buffer.from('data') }])
   message.raw.fill(0)
   assert.equal(broker.retained.get('a')?.toString(), 'payload')
+
+  const userProperties = { n: '1' }
+  await fastify.mqtt.publish('b', payload.fill('1'), { properties: { userProperties } })
+  payload.fill('2')
+  userProperties.n = '2'
+  const [published] = broker.published
+  assert.deepEqual([published?.text(), published?.properties], ['1111111', { userProperties: { n: '1' } }])
 })
 
 test('createMemoryBroker: a device that publishes with bad options is an error', () => {
@@ -315,16 +357,88 @@ test('createMemoryBroker: a subscription under way when the connection is cut is
   assert.equal(await seen.next(), 'a')
 })
 
-test('memory broker: a flood of unacknowledged messages renews the connection', async (t) => {
-  const broker = createMemoryBroker()
-  const { fastify, logged } = await createApp(t, { url: broker.url, inbox: { maxUnacked: 1 } })
-  let release = () => {}
-  const held = new Promise<void>((resolve) => { release = resolve })
-  fastify.mqtt.topic('a/+', { qos: 1 }, async () => { await held })
-  await fastify.ready()
-  broker.publish('a/1', '', { qos: 1 })
-  broker.publish('a/2', '', { qos: 1 })
-  await logged(/more than 1 messages wait for their handlers/)
-  release()
-  await logged(/connected to .* again after/)
+// Filters that overlap in every way, and topic names that they match, or just do not.
+const filters = ['a', 'a/b', 'a/+', '+/b', 'a/#', '#', '+', '+/+', '/', '+/', '/+', 'b/#', 'a//b', 'a/+/b'] as const
+const names = ['a', 'a/b', 'b', 'b/a', '/', 'a/', '/b', 'a//b', 'a/a/b', 'b/', 'c'] as const
+const qos = fc.constantFrom(0, 1, 2)
+const app = fc.nat(1)
+const kinds = {
+  subscribe: fc.record({
+    kind: fc.constant('subscribe' as const),
+    app,
+    filter: fc.constantFrom(...filters),
+    options: fc.record({ qos, noLocal: fc.boolean(), retainAsPublished: fc.boolean(), retainHandling: qos })
+  }),
+  remove: fc.record({ kind: fc.constant('remove' as const), app, nth: fc.nat(9) }),
+  publish: fc.record({
+    kind: fc.constant('publish' as const),
+    app,
+    name: fc.constantFrom(...names),
+    payload: fc.constantFrom('', 'x', 'y'),
+    options: fc.record({ qos, retain: fc.boolean() })
+  })
+}
+const step = fc.oneof(
+  { weight: 4, arbitrary: kinds.subscribe },
+  { weight: 1, arbitrary: kinds.remove },
+  { weight: 5, arbitrary: kinds.publish }
+)
+type Step = typeof step extends fc.Arbitrary<infer T> ? T : never
+
+/** What two applications receive after each step, in no order: that of retained messages is nobody's. */
+async function play (t: TestContext, url: string, steps: readonly Step[]): Promise<string[]> {
+  const received: string[][] = []
+  const ended = inbox<string>()
+  const apps = await Promise.all([0, 1].map(async (index) => {
+    const { fastify } = await createApp(t, { url, order: 'none' })
+    fastify.mqtt.topic('the/end/of/<n>', { qos: 2 }, ({ params }) => ended.put(`${index} ${params.n}`))
+    await fastify.ready()
+    return { fastify, topics: [] as Topic[] }
+  }))
+  // What was published before, by either, has arrived when the last word of both has.
+  const settle = async () => {
+    for (const n of [0, 1]) {
+      await apps[n]?.fastify.mqtt.publish(`the/end/of/${n}`, '', { qos: 2 })
+      await ended.next()
+      await ended.next()
+    }
+    for (const { fastify } of apps) await fastify.mqtt.idle()
+  }
+  for (const [index, step] of steps.entries()) {
+    const { fastify, topics } = apps[step.app] ?? assert.fail()
+    const got: string[] = []
+    received.push(got)
+    if (step.kind === 'publish') {
+      await fastify.mqtt.publish(step.name, step.payload, step.options)
+    } else if (step.kind === 'remove') {
+      topics.splice(step.nth % Math.max(1, topics.length), 1)[0]?.remove()
+    } else {
+      try {
+        topics.push(fastify.mqtt.topic(step.filter, step.options, ({ topic, qos, retain, ...message }) => {
+          const text = [step.app, index, topic, message.payload, qos, retain].join(' ')
+          if (!topic.startsWith('the/end')) received.at(-1)?.push(text)
+        }) as Topic)
+      } catch (error) {
+        got.push(errorCode(error))
+      }
+    }
+    await fastify.mqtt.connect()
+    await settle()
+  }
+  for (const { fastify } of apps) await fastify.close()
+  return received.map((got) => got.sort().join(', '))
+}
+
+test('createMemoryBroker: random subscriptions and messages bring what they bring on Mosquitto', {
+  skip: mosquittoMissing
+}, async (t) => {
+  const broker = await startMosquitto(t)
+  let run = 0
+  await fc.assert(fc.asyncProperty(fc.array(step, { minLength: 8, maxLength: 14 }), async (steps) => {
+    const prefix = `run${run++}`
+    const memory = createMemoryBroker()
+    const [ours, theirs] = [memory.url, broker.url].map((url) => play(t, `${url}/${prefix}`, steps))
+    assert.deepEqual(await ours, await theirs)
+    memory.close()
+  }), { numRuns: 15 })
 })

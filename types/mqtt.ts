@@ -14,7 +14,8 @@ import type { MqttTopics, ParamsOfDeclared } from './topics.ts'
 
 /**
  * `fastify.mqtt`. Each Fastify context has its own, as it has its own routes: topics registered through it
- * run with that context as `this`, and begin with the `topicPrefix` that it was registered with.
+ * run with that context as `this`, and begin with the `topicPrefix` that it was registered with. Where there
+ * are only namespaces, its own members throw `FST_MQTT_NO_DEFAULT`.
  *
  * @typeParam Provider the type provider of the Fastify instance, for schemas that are not of
  *   @sinclair/typebox
@@ -63,14 +64,16 @@ export interface Mqtt<Provider extends FastifyTypeProvider = FastifyTypeProvider
 
   /**
    * Publishes to a topic name, to which the global prefix is added. Strings and bytes are sent as they are,
-   * `undefined` is the empty message, anything else is JSON (as `JSON.stringify` does it).
+   * `undefined` is the empty message, anything else is JSON (as `JSON.stringify` does it). Bytes are not
+   * copied: leave them as they are until the promise has settled.
    *
    * @returns settles always: with QoS 1 and 2 when the broker has taken the message, with QoS 0 when it has
    *   been handed to the socket
    * @throws rejects with `FST_MQTT_TOPIC_NAME`, `FST_MQTT_TOPIC_OUTSIDE_PREFIX`, `FST_MQTT_PUBLISH_OPTIONS`,
-   *   `FST_MQTT_PAYLOAD_ENCODE`, `FST_MQTT_NEEDS_MQTT5`, `FST_MQTT_BROKER_LIMIT` before anything is sent;
-   *   with `FST_MQTT_OFFLINE`, `FST_MQTT_DELIVERY_UNKNOWN`, `FST_MQTT_PUBLISH_REFUSED`,
-   *   `FST_MQTT_PUBLISH_TIMEOUT`, `FST_MQTT_ABORTED`, `FST_MQTT_CLOSED`
+   *   `FST_MQTT_PAYLOAD_ENCODE`, `FST_MQTT_NEEDS_MQTT5`, `FST_MQTT_BROKER_LIMIT`, `FST_MQTT_OFFLINE` (QoS 0),
+   *   `FST_MQTT_OUTBOX_FULL` before anything is sent; with `FST_MQTT_DELIVERY_UNKNOWN`,
+   *   `FST_MQTT_PUBLISH_REFUSED`, `FST_MQTT_PUBLISH_TIMEOUT` (option `timeout`, default `publishTimeout`,
+   *   30,000 ms), `FST_MQTT_ABORTED`, `FST_MQTT_CLOSED`
    * @example
    * await fastify.mqtt.publish('lamp/7/set', { on: true }, { qos: 1 })
    * await fastify.mqtt.publish('$CONTROL/dynamic-security/v1', { commands: [] }, { absolute: true })
@@ -157,9 +160,10 @@ export interface Mqtt<Provider extends FastifyTypeProvider = FastifyTypeProvider
    * Connects; for `start: 'manual'`, otherwise Fastify's `ready()` does it. Called again it waits until the
    * topics that were registered since are subscribed too.
    *
-   * @returns resolves when connected with every SUBACK in
-   * @throws rejects with `FST_MQTT_CONNECT_FAILED` after `connectTimeout`, with `FST_MQTT_CLOSED` after
-   *   `close()`
+   * @returns resolves when connected with every SUBACK in, refusals included: `health()` has those
+   * @throws rejects with `FST_MQTT_CONNECT_FAILED` after `connectTimeout`, or at once where each other
+   *   attempt would end the same, as with a wrong password; with `FST_MQTT_CLOSED` after `close()`; with
+   *   `FST_MQTT_GROUP_DIRECTORY` where the processes of a group cannot meet
    */
   connect (): Promise<void>
   /**

@@ -27,7 +27,8 @@ export interface DevicePublishOptions {
  * A broker within the process, for tests: `register(multimqtt, { url: broker.url })`. It does what Mosquitto
  * 2.0 does with wildcards, qualities of service, retained messages and their expiry, `$share` (one receiver
  * of a group, in turn) and overlapping subscriptions: on MQTT 5 a copy for each of them, on 3.1.1
- * (`protocolVersion: 4`) one for the connection. It has neither sessions nor permissions.
+ * (`protocolVersion: 4`) one for the connection. It has neither sessions nor permissions, and gives `$share`
+ * no retained messages, as MQTT 5 has it.
  */
 export interface MemoryBroker {
   /** For the option `url`; with a path the path is the prefix: `` `${broker.url}/site` ``. */

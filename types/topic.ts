@@ -199,6 +199,9 @@ export interface Topic<Params = Record<string, unknown>, Payload = Buffer> {
    * Publishes to the topic that the params give: `publish(params, payload, options)`, or `publish(payload,
    * options)` where the pattern has no placeholders. The payload is checked by the schema and encoded by the
    * codec before anything is sent.
+   *
+   * @throws rejects as `fastify.mqtt.publish` does, and with `FST_MQTT_TOPIC_PARAM`,
+   *   `FST_MQTT_TOPIC_WILDCARD`, `FST_MQTT_PAYLOAD_INVALID`
    */
   publish (...args: PublishArguments<Params, Payload>): Promise<void>
   /**

@@ -110,7 +110,8 @@ const access = {
 
 const DynsecSchema = Type.Object({
   connection: optional(Type.Object(access, { additionalProperties: false })),
-  timeout: milliseconds(1),
+  // There is more for each command, which has to fit into a timer too.
+  timeout: optional(Type.Integer({ minimum: 1, maximum: 2 ** 30 - 1 })),
   chunk: count(1)
 }, { additionalProperties: false })
 

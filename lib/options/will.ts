@@ -11,6 +11,7 @@ export interface Will {
   readonly payload: Buffer
   readonly qos: QoS
   readonly retain: boolean
+  /** Seconds after which it is published. */
   readonly delaySeconds: number
   readonly properties: PublishProperties | undefined
 }

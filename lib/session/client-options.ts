@@ -1,26 +1,16 @@
 import { createSecureContext } from 'node:tls'
 import type { IClientOptions, IClientSubscribeOptions } from 'mqtt'
-import type { PublishProperties, QoS } from '../../types/message.ts'
+import type { PublishProperties } from '../../types/message.ts'
 import type { ClientOptions, TlsOptions } from '../../types/options.ts'
+import type { Will } from '../options/will.ts'
 import { defined, isRecord } from '../values.ts'
 import type { TlsTarget } from '../wire/transport.ts'
 import type { SubscribeOptions } from './link.ts'
 
-/** What the broker publishes when the connection ends without a word, checked by the guard. */
-export interface ConnectWill {
-  readonly topic: string
-  readonly payload: Buffer
-  readonly qos: QoS
-  readonly retain: boolean
-  /** Seconds after which it is published. */
-  readonly delaySeconds: number
-  readonly properties: PublishProperties | undefined
-}
-
 interface ConnectSettings {
   readonly clientId: string
   readonly sessionExpirySeconds: number
-  readonly will: ConnectWill | undefined
+  readonly will: Will | undefined
   readonly keepaliveSeconds: number
   readonly connectTimeoutMs: number
   readonly client: ClientOptions
@@ -71,7 +61,7 @@ function withoutPassword (log: NonNullable<ClientOptions['log']>): NonNullable<C
     isRecord(arg) && 'password' in arg ? { ...arg, password: '***' } : arg))
 }
 
-function willOf ({ topic, payload, qos, retain, delaySeconds, properties }: ConnectWill) {
+function willOf ({ topic, payload, qos, retain, delaySeconds, properties }: Will) {
   const encoded = {
     ...encodable(properties ?? {}), ...(delaySeconds === 0 ? {} : { willDelayInterval: delaySeconds })
   }

@@ -1,12 +1,13 @@
 import { MqttClient } from 'mqtt'
 import type { ClientOptions, TlsOptions } from '../../types/options.ts'
 import { errors } from '../errors.ts'
+import type { Will } from '../options/will.ts'
 import { defined } from '../values.ts'
 import { LowIds } from '../wire/ids.ts'
 import { dial, type Target } from '../wire/transport.ts'
 import { Wire, type WireEvents } from '../wire/wire.ts'
 import { BackOff, type BackOffSettings, type Pace } from './back-off.ts'
-import { clientOptions, secureTarget, subscribeOptions, type ConnectWill } from './client-options.ts'
+import { clientOptions, secureTarget, subscribeOptions } from './client-options.ts'
 import {
   noLimits,
   type AckType, type BrokerLimits, type Link, type LinkEvents, type OutgoingPublish, type SubscribeOptions
@@ -39,7 +40,7 @@ export interface ConnectionSettings {
   readonly clientId: string
   /** Seconds that the broker keeps the session after the connection; 0 for a session that ends with it. */
   readonly sessionExpirySeconds: number
-  readonly will: ConnectWill | undefined
+  readonly will: Will | undefined
   readonly protocolVersion: 'auto' | 4 | 5
   readonly keepaliveSeconds: number
   readonly connectTimeoutMs: number

@@ -1,5 +1,6 @@
-import type { QoS } from '../../types/message.ts'
+import type { MessageProperties, QoS } from '../../types/message.ts'
 import type { DevicePublishOptions, MemoryBroker, PublishedMessage } from '../../types/testing.ts'
+import { copyProperties } from '../dispatch/message.ts'
 import { errors } from '../errors.ts'
 import { propertiesProblem, qosProblem, topicNameProblem } from '../guard.ts'
 import { bytesOf } from '../payload/bytes.ts'
@@ -134,7 +135,7 @@ class Broker implements MemoryBroker, LinkHost {
   route (publish: OutgoingPublish, from: MemoryLink): void {
     const { topic, qos, retain } = publish
     const payload = Buffer.from(publish.payload)
-    const properties = { ...publish.properties }
+    const properties = ownProperties(publish)
     const message: PublishedMessage = {
       topic,
       payload,
@@ -162,7 +163,7 @@ class Broker implements MemoryBroker, LinkHost {
     all.set(filter, subscription)
     this.#subscriptions.set(link, all)
     this.#router.add(subscription.matchFilter, subscription)
-    // Shared subscriptions get no retained messages [MQTT 5 §4.8.2].
+    // Shared subscriptions get no retained messages [MQTT 5 §4.8.2]; Mosquitto 2.0.11 has them get some.
     const wantsRetained = options.retainHandling === 0 || (options.retainHandling === 1 && isNew)
     if (share !== undefined || !wantsRetained) return
     const only = new Router<true>()
@@ -246,14 +247,20 @@ function closed (): Error {
 }
 
 function rankOf (filter: string): string {
-  return filter.split('/').map((level) => level === '#' ? '2' : level === '+' ? '1' : '0').join('')
+  // What ends comes after what goes on with `#`, which is for the parent, too.
+  return filter.split('/').map((level) => level === '#' ? '2' : level === '+' ? '1' : '0').join('') + '3'
 }
 
 /** What its publisher cannot change any more. As Mosquitto takes it, an expiry interval of 0 is none. */
 function ownCopy (publish: OutgoingPublish): OutgoingPublish {
-  const { messageExpiryInterval = 0, ...others } = structuredClone(publish.properties ?? {})
+  const { messageExpiryInterval = 0, ...others } = ownProperties(publish)
   const properties = defined(messageExpiryInterval === 0 ? others : { messageExpiryInterval, ...others })
   return { ...publish, payload: Buffer.from(publish.payload), properties }
+}
+
+function ownProperties ({ properties }: OutgoingPublish): MessageProperties {
+  const given: object = properties ?? {}
+  return copyProperties(given)
 }
 
 function expiryOf ({ properties }: OutgoingPublish): number | undefined {

@@ -122,8 +122,9 @@ export class MemoryLink implements Link {
   resume (): void {}
 
   renew (cause: Error): void {
+    this.#host.detach(this)
     this.fall(cause)
-    this.rise()
+    this.#host.attach(this)
   }
 
   async close (): Promise<void> {

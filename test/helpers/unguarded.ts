@@ -2,7 +2,8 @@ import { randomUUID } from 'node:crypto'
 import type { QoS } from '../../types/message.ts'
 import { Connection } from '../../lib/session/connection.ts'
 import { Inbox } from '../../lib/session/inbox.ts'
-import type { OutgoingPublish } from '../../lib/session/link.ts'
+import type { Patience } from '../../lib/session/job.ts'
+import type { OutgoingPublish, SubscribeOptions } from '../../lib/session/link.ts'
 import { Outbox } from '../../lib/session/outbox.ts'
 import { onEnd, type Owner } from './cleanup.ts'
 import { deferred } from './deadline.ts'
@@ -12,7 +13,8 @@ export interface Unguarded {
   readonly up: Promise<void>
   /** Connections that were made. */
   connections (): number
-  publish (topic: string, options?: Partial<OutgoingPublish>, timeoutMs?: number): Promise<void>
+  publish (topic: string, options?: Partial<OutgoingPublish>, patience?: Partial<Patience>): Promise<void>
+  subscribe (filter: string, options?: Partial<SubscribeOptions>): Promise<readonly number[]>
 }
 
 export interface UnguardedOptions {
@@ -21,7 +23,7 @@ export interface UnguardedOptions {
   expiry?: number
 }
 
-/** A connection with an outbox, without the guard before it: what is published is sent as it is. */
+/** A connection with an outbox, without the guard before it: what it is given is sent as it is. */
 export function openUnguarded (
   owner: Owner, port: number, { version = 5, expiry = 0 }: UnguardedOptions = {}
 ): Unguarded {
@@ -74,9 +76,13 @@ export function openUnguarded (
   return {
     up,
     connections: () => connections,
-    publish (topic, options = {}, timeoutMs = 30_000) {
+    publish (topic, options = {}, patience = {}) {
       const message = { topic, payload: Buffer.alloc(0), qos: 1 as QoS, retain: false, properties: undefined }
-      return outbox.publish({ ...message, ...options }, { timeoutMs, signal: undefined })
+      return outbox.publish({ ...message, ...options }, { timeoutMs: 30_000, signal: undefined, ...patience })
+    },
+    async subscribe (filter, options = {}) {
+      const plain = { qos: 0, noLocal: false, retainAsPublished: false, retainHandling: 0 } as const
+      return await connection.subscribe([filter], { ...plain, ...options })
     }
   }
 }
