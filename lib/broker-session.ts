@@ -14,6 +14,7 @@ import { Inbox, type Deliver } from './session/inbox.ts'
 import type { Patience } from './session/job.ts'
 import type { BrokerLimits, Link, LinkEvents, OutgoingPublish } from './session/link.ts'
 import { Outbox } from './session/outbox.ts'
+import { isHangUp } from './session/refusals.ts'
 
 /** What the broker's side needs of the application's. */
 export interface BrokerSessionHost {
@@ -318,6 +319,8 @@ export class BrokerSession {
 
   #onDown (cause: Error, wasUp: boolean): boolean {
     this.#lapse()
+    // As Mosquitto's dynamic security does when it changes what is allowed; it drops subscriptions then.
+    if (isHangUp(cause)) this.book.doubt()
     const isSoon = this.#outbox.onDown(cause)
     const message = describeTrouble(cause, this.#link.everUp, this.#settings)
     this.#trouble = { code: errorCode(cause), message }

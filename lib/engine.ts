@@ -75,7 +75,7 @@ export class Engine {
     this.schemas = new SchemaCompiler(settings.validatorCompiler)
     this.hooks = new ConnectionHooks((name, error) => {
       logFailure(host.log, error, {}, `the MQTT hook ${name} failed`)
-    })
+    }, settings.inbox.maxMessages)
     this.dispatcher = new Dispatcher({
       codecs: this.codecs,
       maxPayload: settings.maxPayload,
@@ -291,6 +291,9 @@ export class Engine {
 
   #onUnmatched (incoming: Incoming): void {
     const { log, server } = this.#host
+    if (!this.hooks.has('onUnmatched')) return
+    // A hook may have it for long.
+    incoming.keep?.()
     const recipient = { pattern: '', prefix: this.settings.prefix, server, log, json: this.codecs.json, ack: 'after' } as const
     this.hooks.run('onUnmatched', new ReceivedMessage(incoming, recipient, {}))
   }
