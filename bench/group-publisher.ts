@@ -1,12 +1,19 @@
 // A process of `bench processes`: the owner of a group, or who publishes. Its part comes as its argument.
+import Fastify, { type FastifyInstance } from 'fastify'
 import mqtt from 'mqtt'
+import multimqtt from '../lib/index.ts'
 import { joinGroup, type GroupHooks } from '../lib/processes/group.ts'
 import { Meter, type Measurement } from './meter.ts'
 
 /** How and how much is published. */
 export interface Publishing {
-  /** A connection of its own, or the owner of a group, with a broker or without one. */
-  readonly by: 'connection' | 'group' | 'owner alone'
+  /**
+   * - `MQTT.js`: by a connection of its own, without the plugin
+   * - `wire`: by a connection of its own, with the plugin
+   * - `group`: by the owner of its group, with the plugin in both
+   * - `owner alone`: to an owner that acknowledges at once, without the rest of the plugin
+   */
+  readonly by: 'MQTT.js' | 'wire' | 'group' | 'owner alone'
   readonly messages: number
   readonly payloadBytes: number
   /** How many may wait for their acknowledgement. */
@@ -56,36 +63,43 @@ process.on('disconnect', () => process.exit())
 if (part.part === 'owner') {
   await own(part)
 } else {
-  const publish = part.publishing.by === 'connection' ? await byConnection(part) : await byGroup(part)
+  const publish = await publisherOf(part.publishing.by, part)
   process.send?.(await run(part.publishing, publish), () => process.exit())
 }
 
-async function own ({ port, dir, hasBroker }: Target): Promise<void> {
-  const client = hasBroker ? await connected(port) : undefined
-  const group = joinGroup({ ...groupSettings, dir }, {
-    ...bystander,
-    publish: async ({ topic, payload, qos }) => { await client?.publishAsync(topic, payload, { qos }) }
-  })
-  await group.joined()
+async function own (target: Target): Promise<void> {
+  const role = target.hasBroker
+    ? (await app(target, 'single')).mqtt.role
+    : await joinGroup({ ...groupSettings, dir: target.dir }, bystander).joined()
+  if (role !== 'owner') throw new Error('there is another owner')
   process.send?.('owner')
 }
 
-async function byConnection ({ port }: Target): Promise<Publish> {
-  const client = await connected(port)
-  return async (payload) => await client.publishAsync(topic, payload, { qos: 1 })
+async function publisherOf (by: Publishing['by'], target: Target): Promise<Publish> {
+  if (by === 'MQTT.js') {
+    const client = await mqtt.connectAsync({ host: '127.0.0.1', port: target.port, protocolVersion: 5 })
+    return async (payload) => await client.publishAsync(topic, payload, { qos: 1 })
+  }
+  if (by === 'owner alone') return await byOwnerAlone(target)
+  const fastify = await app(target, by === 'wire' ? 'each' : 'single')
+  if (by === 'group' && fastify.mqtt.role !== 'member') throw new Error('the publisher has become the owner')
+  return (payload) => fastify.mqtt.publish(topic, payload, { qos: 1 })
 }
 
-async function byGroup ({ dir }: Target): Promise<Publish> {
+async function byOwnerAlone ({ dir }: Target): Promise<Publish> {
   const group = joinGroup({ ...groupSettings, dir }, bystander)
   if (await group.joined() !== 'member') throw new Error('the publisher has become the owner')
   const patience = { timeoutMs: 30_000, signal: undefined }
-  return (payload) => {
-    return group.publish({ topic, payload, qos: 1, retain: false, properties: undefined }, patience)
-  }
+  const options = { qos: 1, retain: false, properties: undefined } as const
+  return (payload) => group.publish({ topic, payload, ...options }, patience)
 }
 
-async function connected (port: number): Promise<mqtt.MqttClient> {
-  return await mqtt.connectAsync({ host: '127.0.0.1', port, protocolVersion: 5 })
+async function app ({ port, dir }: Target, mode: 'each' | 'single'): Promise<FastifyInstance> {
+  const fastify = Fastify()
+  const processes = mode === 'each' ? 'each' : { mode, group: 'bench', dir } as const
+  await fastify.register(multimqtt, { url: `mqtt://127.0.0.1:${port}`, protocolVersion: 5, processes })
+  await fastify.ready()
+  return fastify
 }
 
 async function run (publishing: Publishing, publish: Publish): Promise<Measurement> {

@@ -1,6 +1,7 @@
 import { availableParallelism, loadavg } from 'node:os'
 import { benchChaos } from './chaos.ts'
 import { benchConsume } from './consume.ts'
+import { benchFailover } from './failover.ts'
 import { benchFleet } from './fleet.ts'
 import { benchPublish } from './publish.ts'
 import { benchProcesses } from './processes.ts'
@@ -12,8 +13,12 @@ const benches = new Map<string, () => Promise<void>>([
   ['publish', benchPublish],
   ['processes', benchProcesses],
   ['chaos', benchChaos],
+  ['failover', benchFailover],
   ['fleet', benchFleet]
 ])
+
+/** Only if they are named: they take minutes, and the fleet fetches programs. */
+const special: readonly string[] = ['failover', 'fleet']
 
 const asked = process.argv.slice(2)
 const unknown = asked.filter((name) => !benches.has(name))
@@ -23,8 +28,7 @@ if (unknown.length > 0) {
   process.exitCode = 1
 } else {
   for (const [name, bench] of benches) {
-    // The fleet fetches programs, so only if it is named.
-    if (asked.length > 0 ? !asked.includes(name) : name === 'fleet') continue
+    if (asked.length > 0 ? !asked.includes(name) : special.includes(name)) continue
     const begin = performance.now()
     console.log(`# ${name}\n\nNode.js ${process.version}, ${availableParallelism()} cores, ${load()} before\n`)
     await bench()

@@ -3,11 +3,10 @@ import type { Mqtt } from '../types/mqtt.ts'
 import type { Health, Stats, Status } from '../types/status.ts'
 import { ConnectionLog } from './connection-log.ts'
 import { ConnectionState } from './connection-state.ts'
-import { describeTrouble } from './connection-trouble.ts'
-import { logAt } from './diagnostics.ts'
+import { describeTrouble, isFinal } from './connection-trouble.ts'
 import { errorCode, errors } from './errors.ts'
 import type { Settings } from './options/settings.ts'
-import type { Presence } from './options/will.ts'
+import { PresenceNotice } from './presence-notice.ts'
 import { AsideSubscriptions } from './session/aside.ts'
 import { Connection, type ConnectCredentials, type ConnectionSettings } from './session/connection.ts'
 import { CoveringBook } from './session/covering-book.ts'
@@ -15,7 +14,6 @@ import { Inbox, type Deliver } from './session/inbox.ts'
 import type { Patience } from './session/job.ts'
 import type { BrokerLimits, Link, LinkEvents, OutgoingPublish } from './session/link.ts'
 import { Outbox } from './session/outbox.ts'
-import { refusalClass } from './session/refusals.ts'
 
 /** What the broker's side needs of the application's. */
 export interface BrokerSessionHost {
@@ -52,18 +50,17 @@ export class BrokerSession {
   readonly #inbox: Inbox
   readonly #log: ConnectionLog
   readonly #state: ConnectionState
-  #giveUp: (() => void) | undefined
+  readonly #presence: PresenceNotice | undefined
+  #endWait: (() => void) | undefined
   readonly #watchers = new Set<(isUp: boolean) => void>()
   #username: string | undefined
   #isReady = false
   #isSessionPresent = false
   #isClosing = false
+  #isRefused = false
   /** What is the matter, or was last. */
   #trouble: { readonly code: string, readonly message: string } | undefined
-  /** Counts connections. */
-  #connection = 0
-  /** An 'online' that is not acknowledged: it is sent again by itself. */
-  #isAnnouncing = false
+  #isAwaitingAnswers = false
 
   constructor (settings: Settings, host: BrokerSessionHost) {
     const { address } = settings
@@ -78,6 +75,8 @@ export class BrokerSession {
     this.aside = new AsideSubscriptions(this.#link, () => this.book)
     this.book = new CoveringBook(this.aside, this.#log, { answerTimeoutMs: settings.connectTimeoutMs })
     this.#outbox = new Outbox(this.#link, { broker: address.text, ...settings.outbox })
+    const { presence } = settings
+    if (presence !== undefined) this.#presence = new PresenceNotice(presence, this.#outbox, host.log)
     const onExcess = (unacked: number) => this.#renew(unacked)
     this.#inbox = new Inbox(this.#link, host.deliver, onExcess, settings.inbox.maxUnacked)
   }
@@ -94,6 +93,11 @@ export class BrokerSession {
   /** True while filters can be subscribed. */
   get isReady (): boolean {
     return this.#isReady
+  }
+
+  /** Whether the last attempt to connect failed, and each other one would end as it did. */
+  get isRefused (): boolean {
+    return this.#isRefused
   }
 
   get lastError (): Error | undefined {
@@ -144,6 +148,7 @@ export class BrokerSession {
   open (): void {
     if (this.#link.isOpen) return
     this.#trouble = undefined
+    this.#isRefused = false
     this.#state.open()
     this.#link.open()
   }
@@ -161,13 +166,22 @@ export class BrokerSession {
     if (await this.#isReadyWithin(timeoutMs)) return
     const error = this.#startError(timeoutMs)
     // One that was started before goes on.
-    if (isOurs) {
-      this.#trouble ??= { code: errorCode(error), message: error.message }
-      this.#state.fail()
-      await this.#link.close(disconnectMs)
-      this.book.onDown()
-    }
+    if (isOurs) await this.#giveUp(error)
     throw error
+  }
+
+  /** Ends a connection that came of `open()`, and what waits for it. It can be opened again. */
+  async abandon (): Promise<void> {
+    this.#outbox.reset(new errors.FST_MQTT_CLOSED(this.#settings.address.text))
+    await this.#giveUp(this.#startError())
+    this.#forgetSession()
+  }
+
+  async #giveUp (error: Error): Promise<void> {
+    this.#trouble ??= { code: errorCode(error), message: error.message }
+    this.#state.fail()
+    await this.#link.close(disconnectMs)
+    this.#lapse()
   }
 
   /**
@@ -179,17 +193,15 @@ export class BrokerSession {
     const cause = new errors.FST_MQTT_CONNECTION('another process of the group has the connection now')
     this.#state.down(cause.message, cause, true, this.#link)
     await this.#link.close(0)
-    this.#isReady = false
-    for (const watcher of this.#watchers) watcher(false)
-    this.#inbox.reset()
-    this.book.onDown()
+    this.#lapse()
+    this.#forgetSession()
   }
 
   /** Ends the wait of `start()`, and says that this connection will be closed. */
   drain (): void {
     this.#isClosing = true
     this.#state.drain()
-    this.#giveUp?.()
+    this.#endWait?.()
   }
 
   /**
@@ -199,10 +211,9 @@ export class BrokerSession {
    */
   async close (flushMs: number): Promise<void> {
     this.drain()
-    const { presence } = this.#settings
-    const parting = presence !== undefined && this.#link.isUp
-      ? this.#announce(presence, 'offline', flushMs)
-      : undefined
+    // Also if only an 'online' waits: on a connection that comes back meanwhile it would be the last word.
+    const isHeard = this.#link.isUp || this.#outbox.counters.messages > 0
+    const parting = isHeard ? this.#presence?.part(flushMs) : undefined
     await this.#outbox.flush(flushMs)
     this.#inbox.close()
     this.#outbox.close()
@@ -220,15 +231,15 @@ export class BrokerSession {
     const deadline = new Promise<boolean>((resolve) => {
       timer = setTimeout(resolve, timeoutMs, false)
       // Closing while connecting ends the wait.
-      this.#giveUp = () => resolve(false)
+      this.#endWait = () => resolve(false)
     })
     const isReady = await Promise.race([deadline, this.book.answered().then(() => true, () => false)])
     clearTimeout(timer)
-    this.#giveUp = undefined
+    this.#endWait = undefined
     return isReady
   }
 
-  #startError (timeoutMs: number): Error {
+  #startError (timeoutMs: number = this.#settings.connectTimeoutMs): Error {
     const { attempts, lastError, isUp } = this.#link
     if (this.#isClosing) return new errors.FST_MQTT_CLOSED(this.#settings.address.text)
     const reason = isUp
@@ -272,63 +283,52 @@ export class BrokerSession {
   }
 
   #onReady (): void {
-    this.#connection++
     this.#isReady = true
+    this.#isRefused = false
     this.aside.onUp()
     this.book.onUp(this.#isSessionPresent)
     for (const watcher of this.#watchers) watcher(true)
     this.#state.up(this.#link)
-    if (this.#settings.presence !== undefined) void this.#announceOnline(this.#settings.presence)
     this.#host.onReady()
-    const changed = () => this.#host.onChange?.()
-    void this.book.answered().then(changed, changed)
+    if (!this.#isAwaitingAnswers) void this.#awaitAnswers()
   }
 
-  #onDown (cause: Error, wasUp: boolean): boolean {
+  /** There is no connection any more. */
+  #lapse (): void {
     this.#isReady = false
     this.book.onDown()
     this.#inbox.onDown()
     for (const watcher of this.#watchers) watcher(false)
+  }
+
+  /** Another process may have it now. */
+  #forgetSession (): void {
+    this.#inbox.reset()
+    this.book.doubt()
+  }
+
+  /** One wait, however many connections are lost before their filters are answered. */
+  async #awaitAnswers (): Promise<void> {
+    this.#isAwaitingAnswers = true
+    await this.book.answered().catch(() => {})
+    this.#isAwaitingAnswers = false
+    this.#host.onChange?.()
+    // Once it hears what is said to it: whoever sees it there may answer at once.
+    if (this.#link.isUp && !this.#isClosing) await this.#presence?.arrive(this.#settings.publishTimeoutMs)
+  }
+
+  #onDown (cause: Error, wasUp: boolean): boolean {
+    this.#lapse()
     const isSoon = this.#outbox.onDown(cause)
     const message = describeTrouble(cause, this.#link.everUp, this.#settings)
     this.#trouble = { code: errorCode(cause), message }
     this.#state.down(message, cause, wasUp, this.#link)
+    this.#isRefused = !wasUp && isFinal(cause, this.#link, this.#settings)
     this.#host.onDown(cause)
     this.#host.onChange?.()
-    if (this.#isHopeless(cause)) this.#giveUp?.()
+    // A start does not wait for what will not come.
+    if (this.#isRefused && !this.#link.everUp) this.#endWait?.()
     return isSoon
-  }
-
-  /** Whether each other attempt of a start would end as this one: it is not waited for. */
-  #isHopeless (cause: Error): boolean {
-    const { everUp, version, nextVersion } = this.#link
-    if (everUp || version !== nextVersion) return false
-    const kind = refusalClass(cause)
-    return kind === 'fatal' || (kind === 'slow' && !this.#settings.credentials.mayChange)
-  }
-
-  /** Once it hears what is said to it: whoever sees it there may answer at once. */
-  async #announceOnline (presence: Presence): Promise<void> {
-    const connection = this.#connection
-    await this.book.answered().catch(() => {})
-    const isCurrent = connection === this.#connection && this.#link.isUp && !this.#isClosing
-    if (!isCurrent || this.#isAnnouncing) return
-    this.#isAnnouncing = true
-    await this.#announce(presence, 'online', this.#settings.publishTimeoutMs)
-    this.#isAnnouncing = false
-  }
-
-  /** @returns false if the broker has not taken it */
-  async #announce (presence: Presence, state: 'online' | 'offline', timeoutMs: number): Promise<boolean> {
-    const { topic, qos } = presence
-    const publish = { topic, payload: presence[state], qos, retain: true, properties: undefined }
-    try {
-      await this.#outbox.publish(publish, { timeoutMs: Math.max(1, timeoutMs), signal: undefined })
-      return true
-    } catch (error) {
-      if (!this.#isClosing) logAt(this.#host.log, 'warn', error, { topic }, `the presence '${state}' was not published`)
-      return false
-    }
   }
 
   /** The broker knows no bounds: it has to keep what is not acknowledged, and send it again. */

@@ -1,6 +1,7 @@
 import { describeError, errorCode } from './errors.ts'
 import type { Settings } from './options/settings.ts'
-import { isTakeover } from './session/refusals.ts'
+import type { Link } from './session/link.ts'
+import { isTakeover, refusalClass } from './session/refusals.ts'
 
 type Particulars = Pick<Settings, 'address' | 'clientId' | 'connectTimeoutMs' | 'keepaliveSeconds'>
 
@@ -23,6 +24,16 @@ export function describeTrouble (cause: Error, wasEverUp: boolean, settings: Par
   if (isSecure && noTls.test(text)) return `${text} (does that port speak TLS?)`
   if (noAuthority.test(errorCode(cause))) return `${text} (is its authority in tls.ca?)`
   return isForeign(cause) ? `${text} (is that an MQTT broker, and its port for ${protocol}://?)` : text
+}
+
+/** Whether each other attempt to connect would fail as this one did, until somebody changes something. */
+export function isFinal (
+  cause: Error, { version, nextVersion }: Pick<Link, 'version' | 'nextVersion'>,
+  { credentials }: Pick<Settings, 'credentials'>
+): boolean {
+  if (version !== nextVersion) return false
+  const kind = refusalClass(cause)
+  return kind === 'fatal' || (kind === 'slow' && !credentials.mayChange)
 }
 
 /** What comes where TLS meets something else. */

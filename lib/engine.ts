@@ -66,7 +66,8 @@ export class Engine {
   #isOpen = false
   readonly #names: OutgoingNames
 
-  constructor (settings: Settings, host: EngineHost) {
+  constructor (given: Settings, host: EngineHost) {
+    const settings = withGroupClientId(given)
     this.settings = settings
     this.#host = host
     this.#names = new OutgoingNames(settings.prefix)
@@ -88,7 +89,7 @@ export class Engine {
       onUnmatched: (incoming) => this.#onUnmatched(incoming),
       isFor: (filter, ids) => this.#isFor(filter, ids)
     })
-    this.#own = new BrokerSession(withGroupClientId(settings), {
+    this.#own = new BrokerSession(settings, {
       log: host.log,
       link: host.link,
       deliver: (message, receipt) => this.dispatcher.receive(message, receipt),
@@ -231,7 +232,7 @@ export class Engine {
     if (this.#administrator === undefined) return
     // Together they have what Fastify waits for.
     const leftMs = this.settings.connectTimeoutMs - (performance.now() - since)
-    await this.#administrator.#own.start(Math.max(1, leftMs))
+    await this.#administrator.#session.start(Math.max(1, leftMs))
   }
 
   async #close (): Promise<void> {
@@ -248,18 +249,22 @@ export class Engine {
     return Math.max(0, Math.min(drainTimeoutMs, pluginTimeoutMs - 500))
   }
 
-  /** One that is for a subscription of an earlier process is for whoever matches. */
+  /**
+   * One that is for a subscription of an earlier process is for whoever matches. A broker that sends one copy
+   * for all subscriptions does not name those that have no identifier.
+   */
   #isFor (filter: string, subscriptionIds: readonly number[]): boolean {
-    const filters = subscriptionIds.map((id) => this.book.filterOf(id))
-    return filters.includes(filter) || filters.every((known) => known === undefined)
+    const { book } = this
+    const filters = subscriptionIds.map((id) => book.filterOf(id))
+    return filters.includes(filter) || !book.isNamed(filter) || filters.every((known) => known === undefined)
   }
 
   #createAdministration (dynsec: NonNullable<Settings['dynsec']>): Administration {
     if (dynsec.connection !== undefined) this.#administrator = new Engine(dynsec.connection, this.#host)
-    const { settings, dispatcher } = this.#administrator ?? this
-    const own = this.#administrator === undefined ? this.#own : this.#administrator.#own
-    const group = this.#administrator === undefined ? this.#group : undefined
-    return new Administration(this.settings.prefix, dynsec, { settings, own, dispatcher, group })
+    const engine = this.#administrator ?? this
+    return new Administration(this.settings.prefix, dynsec, {
+      settings: engine.settings, own: engine.#own, dispatcher: engine.dispatcher, group: engine.#group
+    })
   }
 
   #createGroup ({ group, dir, heartbeatMs, ownerTimeoutMs }: SingleProcesses): GroupSession {
@@ -274,15 +279,18 @@ export class Engine {
     }, {
       own: this.#own,
       onRole: (role) => {
-        log.info({ group, role }, role === undefined
-          ? `the group '${group}' has no owner for now`
-          : `this process is ${role === 'owner' ? 'the owner' : 'a member'} of the group '${group}'`)
-        this.hooks.run('onRole', role)
+        log[this.#closing === undefined ? 'info' : 'debug']({ group, role }, this.#roleLine(group, role))
+        this.hooks.runInTurn('onRole', role)
       },
-      onMemberUp: () => this.hooks.run('onConnect'),
-      onMemberDown: (cause) => this.hooks.run('onDisconnect', cause),
+      onMemberUp: () => this.hooks.runInTurn('onConnect'),
+      onMemberDown: (cause) => this.hooks.runInTurn('onDisconnect', cause),
       onTrouble: (error) => log.error({ err: error }, `the group '${group}' is in trouble, trying again`)
     })
+  }
+
+  #roleLine (group: string, role: Mqtt['role']): string {
+    if (role !== undefined) return `this process is ${role === 'owner' ? 'the owner' : 'a member'} of the group '${group}'`
+    return this.#closing === undefined ? `the group '${group}' has no owner for now` : `left the group '${group}'`
   }
 
   #onUnmatched (incoming: Incoming): void {

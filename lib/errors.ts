@@ -127,6 +127,10 @@ export const errors = {
     'FST_MQTT_GROUP_DIRECTORY', 500, [directory: string, problem: string, options?: ErrorOptions]
   >(
     'FST_MQTT_GROUP_DIRECTORY', "The processes of the group cannot meet in '%s': %s", 500),
+  FST_MQTT_GROUP_CLIENT_ID: createError<'FST_MQTT_GROUP_CLIENT_ID', 500, [group: string, owners: string, ours: string]>(
+    'FST_MQTT_GROUP_CLIENT_ID',
+    "The owner of the group '%s' is connected as '%s', this process would be as '%s', and not find the messages that " +
+    'the broker keeps for the other one: give all processes of the group the same clientId', 500),
   FST_MQTT_PEER_VERSION: createError<'FST_MQTT_PEER_VERSION', 503, [theirs: number, ours: number]>(
     'FST_MQTT_PEER_VERSION',
     'Another process of the group speaks version %s of the protocol between processes, this one version %s: ' +

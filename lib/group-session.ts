@@ -4,10 +4,11 @@ import { describeError, errorCode, errors } from './errors.ts'
 import { topicNameProblem } from './guard.ts'
 import type { Settings } from './options/settings.ts'
 import { joinGroup, type Group, type GroupHooks, type GroupSettings, type Role } from './processes/group.ts'
+import { errorOf, failureOf, type Failure } from './processes/failures.ts'
 import type { ForwardedPublish } from './processes/protocol.ts'
+import { Relay } from './processes/relay.ts'
 import type { Patience } from './session/job.ts'
 import type { OutgoingPublish } from './session/link.ts'
-import { sentProperties } from './session/publish.ts'
 
 /** What a group needs of the engine. */
 export interface GroupSessionHost {
@@ -29,6 +30,9 @@ const noBytes = Buffer.alloc(0)
 interface SharedState {
   readonly status: Status
   readonly health: SessionHealth
+  /** What the last attempt failed by, if each other one would. */
+  readonly refusal: Failure | undefined
+  readonly clientId: string
 }
 
 type SessionHealth = BrokerSession['health']
@@ -42,9 +46,15 @@ export class GroupSession {
   readonly #host: GroupSessionHost
   readonly #own: BrokerSession
   readonly #groupSettings: GroupSettings
+  /** What of this process waits for an owner, also before it has joined, and after a start that failed. */
+  readonly #relay: Relay
   #group: Group | undefined
   #wasJoined = false
   #wasUp = false
+  /** There has been an owner that was connected, in the time of this process. */
+  #wasReady = false
+  /** The last one that was compared with ours. */
+  #ownersClientId: string | undefined
   #isDraining = false
   #hasFailed = false
   #isClosed = false
@@ -58,6 +68,7 @@ export class GroupSession {
   constructor (settings: Settings, groupSettings: GroupSettings, host: GroupSessionHost) {
     this.#settings = settings
     this.#groupSettings = groupSettings
+    this.#relay = new Relay(groupSettings)
     this.#host = host
     this.#own = host.own
     this.#tried = this.#attempt()
@@ -70,11 +81,6 @@ export class GroupSession {
   /** False if another process has taken over: then a connect would take the session away from it. */
   get mayConnect (): boolean {
     return this.#group?.holdsOwnership() === true
-  }
-
-  /** Of the owner's connection; 5 while that is not known. */
-  get version (): 4 | 5 {
-    return this.role === 'owner' ? this.#own.version : this.#shared?.health.protocolVersion ?? 5
   }
 
   get status (): Status {
@@ -99,18 +105,13 @@ export class GroupSession {
   /** What waits in this process; in the owner also for the others. */
   get counters (): Pick<Stats, 'unacked' | 'outbox'> {
     const own = this.#own.counters
-    if (this.#group === undefined || this.role === 'owner') return own
-    return { ...own, outbox: { ...this.#group.waiting, dropped: own.outbox.dropped } }
+    if (this.role === 'owner') return own
+    return { ...own, outbox: { ...this.#relay.waiting, dropped: own.outbox.dropped } }
   }
 
+  /** By the owner, whoever it is now, or will be. Rejects as `Relay.publish`. */
   publish (publish: OutgoingPublish, patience: Patience): Promise<void> {
-    if (this.#group === undefined || this.role === 'owner') return this.#publishAsOwner(publish, patience)
-    const properties = sentProperties(publish, this.version)
-    const { topic, payload, qos, retain } = publish
-    if (this.version === 4 && publish.properties !== undefined) {
-      return Promise.reject(new errors.FST_MQTT_NEEDS_MQTT5('Properties of a publish'))
-    }
-    return this.#group.publish({ topic, payload, qos, retain, properties }, patience)
+    return this.#relay.publish(publish, patience)
   }
 
   /** Says how the owner does an operation, whichever process asks for it. */
@@ -127,24 +128,24 @@ export class GroupSession {
   /** Joins the group, and takes part in it until `close()`. @throws `FST_MQTT_GROUP_DIRECTORY` */
   open (): void {
     this.#hasFailed = false
-    this.#group ??= joinGroup(this.#groupSettings, this.#hooks())
+    this.#group ??= joinGroup(this.#groupSettings, this.#hooks(), this.#relay)
   }
 
   /**
    * Joins the group and waits until the owner, whoever it is, is connected with every subscription answered.
    *
+   * @param timeoutMs default `connectTimeout`
    * @throws rejects with `FST_MQTT_GROUP_DIRECTORY`, `FST_MQTT_CONNECT_FAILED`, `FST_MQTT_CLOSED`
    */
-  async start (): Promise<void> {
+  async start (timeoutMs: number = this.#settings.connectTimeoutMs): Promise<void> {
     const isOurs = this.#group === undefined
     this.open()
-    const { connectTimeoutMs } = this.#settings
-    const deadline = performance.now() + connectTimeoutMs
+    const deadline = performance.now() + timeoutMs
     while (!this.#isStarted) {
       const leftMs = deadline - performance.now()
       const isEnding = this.#isClosed || this.#isDraining
-      if (isEnding || leftMs <= 0) {
-        const error = isEnding ? this.#closedError() : this.#startError()
+      if (isEnding || leftMs <= 0 || this.#isRefused) {
+        const error = isEnding ? this.#closedError() : this.#startError(timeoutMs)
         if (isOurs) await this.#leave()
         throw error
       }
@@ -163,8 +164,8 @@ export class GroupSession {
     this.#flushMs = flushMs
     this.#isClosed = true
     this.#changed()
-    const group = this.#group
-    if (group !== undefined) await group.close()
+    if (this.#group === undefined) this.#relay.close()
+    else await this.#group.close(flushMs)
     await this.#own.close(flushMs)
   }
 
@@ -178,7 +179,7 @@ export class GroupSession {
   /** After a failed start: the others go on, and this process may join again. */
   async #leave (): Promise<void> {
     this.#hasFailed = true
-    await this.#group?.close()
+    await this.#group?.leave()
     this.#group = undefined
     this.#wasJoined = false
   }
@@ -190,6 +191,11 @@ export class GroupSession {
   get #isStarted (): boolean {
     const { status, health } = this
     return status === 'ready' && health.subscriptions.pending.length === 0
+  }
+
+  /** Who has never been connected does not wait for an owner that the broker refuses. */
+  get #isRefused (): boolean {
+    return !this.#wasReady && (this.role === 'owner' ? this.#own.isRefused : this.#shared?.refusal !== undefined)
   }
 
   #hooks (): GroupHooks {
@@ -204,7 +210,7 @@ export class GroupSession {
       },
       becomeOwner: () => this.#own.open(),
       resign: (reason) => this.#resign(reason),
-      state: (): SharedState => ({ status: this.#own.status, health: shortened(this.#own.health) }),
+      state: () => this.#stateForMembers(),
       onRole: (role) => {
         if (role !== undefined) this.#wasJoined = true
         this.#host.onRole(role)
@@ -212,6 +218,7 @@ export class GroupSession {
         this.#changed()
       },
       onState: () => {
+        this.#compare(this.#shared)
         this.#noteMember(this.#shared?.status === 'ready')
         this.#changed()
       },
@@ -222,32 +229,42 @@ export class GroupSession {
     }
   }
 
+  #stateForMembers (): SharedState {
+    const { status, health, isRefused, lastError } = this.#own
+    const refusal = isRefused && lastError !== undefined ? failureOf(lastError) : undefined
+    return { status, health: shortened(health), refusal, clientId: this.#settings.clientId }
+  }
+
+  /** What the broker keeps for one client identifier is lost to a process that takes over with another. */
+  #compare (shared: SharedState | undefined): void {
+    const { clientId, processes } = this.#settings
+    if (shared === undefined || shared.clientId === this.#ownersClientId) return
+    this.#ownersClientId = shared.clientId
+    if (shared.clientId === clientId || processes.mode !== 'single') return
+    this.#host.onTrouble(new errors.FST_MQTT_GROUP_CLIENT_ID(processes.group, shared.clientId, clientId))
+  }
+
   #attempt (): Promise<void> {
     return new Promise((resolve) => { this.#onTried = resolve })
   }
 
   async #resign (reason: 'lost' | 'closing'): Promise<void> {
     this.#onTried()
-    // After a failed start the connection can be opened again.
-    if (reason === 'closing' && !this.#hasFailed) return await this.#own.close(this.#flushMs)
+    if (reason === 'closing') return await this.#own.close(this.#flushMs)
     const wasUp = this.#own.isReady
-    await this.#own.suspend()
+    if (this.#hasFailed) await this.#own.abandon()
+    else await this.#own.suspend()
     this.#tried = this.#attempt()
-    if (!wasUp) return
+    if (!wasUp || this.#hasFailed) return
     this.#host.onMemberDown(new errors.FST_MQTT_CONNECTION('another process has taken the connection over'))
   }
 
-  /** The hooks of a member hear of the owner's connection. */
+  /** The hooks of a member hear of the owner's connection; not of their own process's end. */
   #noteMember (isUp: boolean): void {
     if (isUp === this.#wasUp) return
     this.#wasUp = isUp
     if (isUp) this.#host.onMemberUp()
-    else if (this.role !== 'owner') this.#host.onMemberDown(this.#lostError())
-  }
-
-  #publishAsOwner (publish: OutgoingPublish, patience: Patience): Promise<void> {
-    // By the relay, so that it goes to the next owner if this process loses the connection.
-    return (this.#group ?? this.#own).publish(publish, patience)
+    else if (this.role !== 'owner' && !this.#isClosed) this.#host.onMemberDown(this.#lostError())
   }
 
   /** What another process has sent is checked as our own. */
@@ -268,21 +285,33 @@ export class GroupSession {
   }
 
   #changed (): void {
+    this.#wasReady ||= this.status === 'ready'
     for (const resolve of this.#waiting.splice(0)) resolve()
   }
 
-  #startError (): Error {
+  #startError (timeoutMs: number): Error {
     const { lastError, attempts } = this.health
-    const trouble = this.#group?.trouble
-    const silence = this.role === undefined ? 'no owner was elected' : 'no answer'
-    const reason = trouble?.message ?? lastError?.message ?? silence
+    const reason = (this.status === 'ready' ? undefined : lastError?.message) ?? this.#silence
     return new errors.FST_MQTT_CONNECT_FAILED(
       this.#settings.address.text,
-      this.#settings.connectTimeoutMs,
+      Math.round(timeoutMs),
       attempts === 1 ? '1 attempt' : `${attempts} attempts`,
       reason,
-      { cause: trouble }
+      { cause: this.#startCause() }
     )
+  }
+
+  #startCause (): Error | undefined {
+    if (this.role === 'owner') return this.#own.lastError
+    const failure = this.#shared?.refusal ?? this.#shared?.health.lastError
+    return this.#group?.trouble ?? (failure === undefined ? undefined : errorOf(failure))
+  }
+
+  /** What has not come, where nobody says why. */
+  get #silence (): string {
+    if (this.role === undefined) return 'no owner was elected'
+    const { status, health: { subscriptions: { pending } } } = this
+    return status === 'ready' ? `the broker did not answer the subscriptions ${pending.join(', ')}` : 'no answer'
   }
 
   #closedError (): Error {

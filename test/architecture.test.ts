@@ -32,6 +32,7 @@ const layers: Readonly<Record<string, number>> = {
   'group-session': 6,
   engine: 6,
   injection: 6,
+  'presence-notice': 6,
   'registered-topic': 6,
   mqtt: 6,
   scope: 6,

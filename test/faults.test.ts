@@ -69,6 +69,52 @@ test('SUBSCRIBE and UNSUBSCRIBE keep to the packet size of the broker', async (t
   }
 })
 
+test('one copy for all overlapping subscriptions, of which one has no identifier yet, is for the topics of both', async (t) => {
+  let first = 0
+  const broker = await startScriptedBroker(t, {
+    onPacket: (packet, connection) => {
+      if (packet.cmd !== 'subscribe') return false
+      const [filter] = packet.subscriptions.map(({ topic }) => topic)
+      // Answered late, so that the wider one overtakes its renewal.
+      if (filter === 'a/+' && first === 0) {
+        first = packet.messageId ?? 0
+        return true
+      }
+      if (filter !== 'a/#') return false
+      for (const messageId of [first, packet.messageId ?? 0]) connection.send({ cmd: 'suback', messageId, granted: [1] })
+      const { subscriptionIdentifier = 0 } = packet.properties ?? {}
+      connection.send({
+        cmd: 'publish',
+        topic: 'a/b',
+        payload: '',
+        qos: 1,
+        messageId: 1,
+        dup: false,
+        retain: false,
+        properties: { subscriptionIdentifier }
+      })
+      return true
+    }
+  })
+  const { fastify } = await createApp(t, { url: broker.url })
+  await fastify.ready()
+  const seen = inbox<string>()
+  for (const filter of ['a/+', 'a/#'] as const) {
+    fastify.mqtt.topic(filter, { qos: 1 }, () => seen.put(filter))
+    await broker.next('subscribe')
+  }
+  await broker.next('puback')
+  assert.deepEqual([...seen.all].sort(), ['a/#', 'a/+'])
+  // From then on each has its own.
+  await fastify.mqtt.connect()
+  const identifiers = broker.received.flatMap((packet) =>
+    packet.cmd === 'subscribe' ? packet.properties?.subscriptionIdentifier ?? 0 : [])
+  assert.equal(new Set(identifiers).size, 3)
+  broker.publish({ topic: 'a/b', qos: 1, properties: { subscriptionIdentifier: identifiers.at(-1) ?? 0 } })
+  await broker.next('puback')
+  assert.deepEqual([...seen.all].sort(), ['a/#', 'a/+', 'a/+'])
+})
+
 test('no more messages are in flight than the broker takes, the others wait and go in order', async (t) => {
   let unanswered: number[] = []
   let highest = 0

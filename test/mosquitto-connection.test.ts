@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { suite, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import multimqtt, { type MultimqttOptions } from '../lib/index.ts'
@@ -23,6 +25,20 @@ const presence = { topic: 'me', online: 'here', offline: 'gone' }
 
 async function text (observer: ReturnType<typeof mosquittoSub>): Promise<string> {
   return (await observer.next()).payload.toString()
+}
+
+function ownerOf (owner: Owner): MultimqttOptions {
+  const dir = mkdtempSync(join(tmpdir(), 'mm-'))
+  onEnd(owner, () => rmSync(dir, { recursive: true, force: true }))
+  return { processes: { mode: 'single', group: 'g', dir } }
+}
+
+/** There is an owner already. */
+async function memberOf (owner: Owner, url: string): Promise<MultimqttOptions> {
+  const options = ownerOf(owner)
+  const { fastify } = await createApp(owner, { url, ...options })
+  await fastify.ready()
+  return options
 }
 
 /** The plugin in a process of its own, connected. */
@@ -297,28 +313,33 @@ suite('on Mosquitto', { skip, concurrency: 2 }, () => {
       assert.deepEqual(order.filter((topic) => topic.startsWith('queued')), ['queued/1', 'queued/2', 'queued/3'])
     })
 
-    test('publish() works in onReady and onClose of every plugin', async (t) => {
-      const broker = await startMosquitto(t)
-      const observer = mosquittoSub(t, broker, { topics: ['from/#'], qos: 1 })
-      await observer.ready
-      const { fastify } = createFastify(t)
-      await fastify.register(multimqtt, { url: broker.url })
-      const publishFrom = (app: TestApp['fastify'], name: string) => {
-        app.addHook('onReady', async () => { await app.mqtt.publish(`from/${name}/onReady`, '', { qos: 1 }) })
-        app.addHook('onClose', async () => { await app.mqtt.publish(`from/${name}/onClose`, '', { qos: 1 }) })
-      }
-      publishFrom(fastify, 'root')
-      await fastify.register(async (child) => {
-        publishFrom(child, 'child')
-        await child.register(async (grandchild) => publishFrom(grandchild, 'grandchild'))
+    for (const [whose, optionsOf] of [
+      ['MQTT 5', () => ({ protocolVersion: 5 } as const)], ['MQTT 3.1.1', () => ({ protocolVersion: 4 } as const)],
+      ['the owner of a group', ownerOf], ['a member of a group', memberOf]
+    ] as const) {
+      test(`publish() works in onReady and onClose of every plugin: ${whose}`, async (t) => {
+        const broker = await startMosquitto(t)
+        const observer = mosquittoSub(t, broker, { topics: ['from/#'], qos: 1 })
+        await observer.ready
+        const { fastify } = createFastify(t)
+        await fastify.register(multimqtt, { url: broker.url, ...await optionsOf(t, broker.url) })
+        const publishFrom = (app: TestApp['fastify'], name: string) => {
+          app.addHook('onReady', async () => { await app.mqtt.publish(`from/${name}/onReady`, '', { qos: 1 }) })
+          app.addHook('onClose', async () => { await app.mqtt.publish(`from/${name}/onClose`, '', { qos: 1 }) })
+        }
+        publishFrom(fastify, 'root')
+        await fastify.register(async (child) => {
+          publishFrom(child, 'child')
+          await child.register(async (grandchild) => publishFrom(grandchild, 'grandchild'))
+        })
+        await fastify.ready()
+        await fastify.close()
+        const topics = new Set<string>()
+        for (let count = 0; count < 6; count++) topics.add((await observer.next()).topic)
+        const names = ['root', 'child', 'grandchild'].flatMap((name) => [`from/${name}/onReady`, `from/${name}/onClose`])
+        assert.deepEqual(topics, new Set(names))
       })
-      await fastify.ready()
-      await fastify.close()
-      const topics = new Set<string>()
-      for (let count = 0; count < 6; count++) topics.add((await observer.next()).topic)
-      const names = ['root', 'child', 'grandchild'].flatMap((name) => [`from/${name}/onReady`, `from/${name}/onClose`])
-      assert.deepEqual(topics, new Set(names))
-    })
+    }
   })
 
   suite('what the predecessor did wrong', { concurrency: 3 }, () => {

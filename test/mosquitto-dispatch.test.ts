@@ -97,6 +97,7 @@ suite('failures, on Mosquitto', { skip: mosquittoMissing, concurrency: 4 }, () =
           { retried, deadLettered, unacked, running, waiting },
           { retried: 6, deadLettered: 2, unacked: 0, running: 0, waiting: 0 })
         await fastify.close()
+        assert.equal(letters.all.length, 1)
         assert.deepEqual(await leftOver(t, broker, session), [])
       })
     }

@@ -3,248 +3,184 @@ import { execFile } from 'node:child_process'
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { suite, test, type TestContext } from 'node:test'
+import { after, suite, test, type TestContext } from 'node:test'
 import { promisify } from 'node:util'
 import { errorCode } from '../lib/errors.ts'
 import { createApp } from './helpers/app.ts'
-import { onEnd, type Owner } from './helpers/cleanup.ts'
-import { within } from './helpers/deadline.ts'
-import { GroupRun, Load, type GroupWorker, type Kind, type Outcome } from './helpers/group.ts'
-import { mosquittoSub } from './helpers/mosquitto-clients.ts'
+import { onEnd } from './helpers/cleanup.ts'
+import {
+  assertNothingLost, endScene, groupFaults, groupsFor, kinds, startKeepingBroker, startScene, takeover
+} from './helpers/group-faults.ts'
+import { endPrograms, GroupRun, Load } from './helpers/group.ts'
+import { mosquittoPub, mosquittoSub } from './helpers/mosquitto-clients.ts'
 import { mosquittoMissing, startMosquitto, type Mosquitto } from './helpers/mosquitto.ts'
 import { processesContract } from './helpers/processes-contract.ts'
 
 const skip = mosquittoMissing
-/** What a Mosquitto sends without an acknowledgement, and so what may come again after a fault. */
-const window = 20
-/** Five times what is allowed on a quiet machine; the diagnostics tell what it was. */
-const afterDeathMs = 2_500
-const afterSilenceMs = 5 * (1_500 + 1_000)
-
-async function startBroker (t: Owner, lines: readonly string[] = [], files = {}): Promise<Mosquitto> {
-  // Nothing that waits for the group is dropped by the broker, and a restart is none to its sessions.
-  // Not 0, for no limit: with it Mosquitto 2.0.11 closes the connection after a publish that it refuses.
-  const keeping = ['max_queued_messages 100000', 'persistence true', 'persistence_location {{dir}}/']
-  return await startMosquitto(t, { lines: [...keeping, `max_inflight_messages ${window}`, ...lines], files })
-}
-
-/** Workers under load, one of which has the connection. */
-async function startRun (t: Owner, kind: Kind, size: number, { rate = 200, publishEveryMs = 10 } = {}) {
-  const broker = await startBroker(t)
-  const run = new GroupRun(t, broker, { publishEveryMs })
-  const load = await Load.start(t, broker, run)
-  await run.startAll(kind, size)
-  load.begin(rate)
-  await load.more(100)
-  return { broker, run, load }
-}
-
-/** Milliseconds from a moment to the first message that another worker than the former owner has handled. */
-async function handlingAgain (
-  run: GroupRun, former: GroupWorker, since: number, ceilingMs = afterDeathMs
-): Promise<number> {
-  const others = run.workers.filter((worker) => worker !== former)
-  const first = () => others.flatMap((worker) => run.lines('done', worker)).map(([, , time]) => Number(time))
-    .filter((time) => time >= since).sort((a, b) => a - b)[0]
-  const waiting = (async () => {
-    while (first() === undefined) await new Promise((resolve) => setTimeout(resolve, 5))
-  })()
-  await within(waiting, ceilingMs, 'handling by another worker')
-  return (first() ?? 0) - since
-}
-
-function assertNothingLost ({ lost, lostByGroup, failedByGroup, duplicates }: Outcome, faults = 1): void {
-  assert.deepEqual({ lost, lostByGroup, failedByGroup }, { lost: 0, lostByGroup: 0, failedByGroup: 0 })
-  assert.ok(duplicates <= faults * window, `${duplicates} duplicates`)
-}
-
-/** What became of all, told before it is judged. */
-async function judge (t: TestContext, load: Load, faults = 1, told = ''): Promise<void> {
-  const outcome = await load.stop()
-  t.diagnostic(`${told}${JSON.stringify(outcome)}`)
-  assertNothingLost(outcome, faults)
-}
+after(endPrograms)
 
 // Mostly they wait.
 suite('processes that are one presence, on Mosquitto', { skip, concurrency: 4 }, () => {
-  for (const kind of ['fork', 'cluster', 'thread'] as const) {
-    test(`${kind}: the owner is killed under load: nothing is lost, another takes over`, async (t) => {
-      const { run, load } = await startRun(t, kind, 3)
-      const { owner } = run
-      const since = Date.now()
-      await owner.kill()
-      const afterMs = await handlingAgain(run, owner, since)
-      await load.more(100)
-      await judge(t, load, 1, `handling again after ${afterMs} ms, `)
-    })
-
-    test(`${kind}: the owner closes under load: nothing is lost, and no socket is left`, async (t) => {
-      const { run, load } = await startRun(t, kind, 3)
-      const { owner } = run
-      const since = Date.now()
-      const [code, afterMs] = await Promise.all([owner.end(), handlingAgain(run, owner, since)])
-      assert.equal(code, 0)
-      await load.more(100)
-      await judge(t, load, 1, `handling again after ${afterMs} ms, `)
-      for (const worker of run.alive) assert.equal(await worker.end(), 0)
-      assert.deepEqual(run.sockets, [])
-    })
+  for (const fault of groupFaults) {
+    for (const [group, workers] of groupsFor(fault)) {
+      test(`${group}: ${fault.name}`, async (t) => {
+        const scene = await startScene(t, workers)
+        const afterMs = await fault.run(scene)
+        await scene.load.more(100)
+        const outcome = await endScene(scene)
+        t.diagnostic(JSON.stringify({ afterMs, ...outcome }))
+        assert.equal(afterMs === undefined, fault.noticed === undefined)
+        assertNothingLost(outcome, fault.windows)
+        assert.equal(outcome.sockets, 0)
+      })
+    }
   }
 
-  test('five owners in a row are killed, and replaced by new processes', async (t) => {
-    const { run, load } = await startRun(t, 'fork', 3)
-    for (let kills = 0; kills < 5; kills++) {
-      const { owner } = run
-      await owner.kill()
-      await run.start('fork')
-      await run.settled()
-      await load.more(20)
-    }
-    await judge(t, load, 5)
+  test('on MQTT 3.1.1 the owner is killed, and nothing is lost either', async (t) => {
+    const scene = await startScene(t, kinds, { protocolVersion: 4 })
+    const afterMs = await takeover(scene, 'death', async (owner) => await owner.kill())
+    await scene.load.more(100)
+    const outcome = await endScene(scene)
+    t.diagnostic(JSON.stringify({ afterMs, ...outcome }))
+    assertNothingLost(outcome, 1)
+    assert.match(scene.broker.log(), /as fixture-[0-9a-f]{8} \(p2, c0,/)
   })
 
-  test('a member is killed: nobody else notices', async (t) => {
-    const { run, load } = await startRun(t, 'fork', 3)
+  test('the owner is stopped, and a member that waits for it closes: its process ends, and its publishes settle', async (t) => {
+    const run = new GroupRun(t, await startKeepingBroker(t))
+    const workers = await run.startAll(['fork', 'cluster'])
     const { owner } = run
-    const [member] = run.alive.filter((worker) => worker !== owner)
-    await member?.kill()
-    await load.more(100)
-    assert.equal(run.owner, owner)
-    await judge(t, load, 0)
-  })
-
-  test('the owner is stopped, is replaced, and is a member when it goes on', async (t) => {
-    // Of two, so that it is known who follows.
-    const { run, load } = await startRun(t, 'fork', 2)
-    const { owner } = run
-    const { pid = 0 } = owner
-    const since = Date.now()
+    const [member] = workers.filter((worker) => worker !== owner)
+    const { pid } = owner
+    assert.ok(member !== undefined && pid !== undefined)
     process.kill(pid, 'SIGSTOP')
-    const afterMs = await handlingAgain(run, owner, since, afterSilenceMs)
-    await load.more(100)
+    const publishing = Promise.all(([1, 2] as const).map(async (qos) => (await member.publish('a', qos))?.code))
+    const exitCode = await member.end()
     process.kill(pid, 'SIGCONT')
-    await owner.reports.take((report) => report.type === 'role' && report.role === 'member', 'membership')
-    await run.settled()
-    await load.more(100)
-    // Fit to be the owner again.
-    await run.owner.kill()
-    assert.equal(await run.settled(), owner)
-    await load.more(100)
-    await judge(t, load, 3, `handling again after ${afterMs} ms, `)
+    assert.deepEqual([exitCode, await publishing], [0, ['FST_MQTT_CLOSED', 'FST_MQTT_CLOSED']])
+    assert.equal(await owner.end(), 0)
   })
 
-  test('a member is stopped, and is a member again when it goes on', async (t) => {
-    const { run, load } = await startRun(t, 'fork', 2)
-    const { owner } = run
-    const [{ pid = 0 } = {}] = run.alive.filter((worker) => worker !== owner)
-    process.kill(pid, 'SIGSTOP')
-    // Longer than the owner waits for it.
-    await load.more(500)
-    process.kill(pid, 'SIGCONT')
-    await load.more(50)
-    await run.settled()
-    assert.equal(run.owner, owner)
-    await judge(t, load, 0)
-  })
-
-  test('a thread that blocks its loop for too long is replaced', async (t) => {
-    const { run, load } = await startRun(t, 'thread', 3)
-    const { owner } = run
-    const since = Date.now()
-    owner.tell({ do: 'block', ms: 3_500 })
-    const afterMs = await handlingAgain(run, owner, since, afterSilenceMs)
-    await owner.reports.take((report) => report.type === 'role' && report.role === 'member', 'membership')
-    await load.more(100)
-    await judge(t, load, 2, `handling again after ${afterMs} ms, `)
-  })
-
-  test('a thread that throws is replaced', async (t) => {
-    const { run, load } = await startRun(t, 'thread', 3)
-    const { owner } = run
-    const since = Date.now()
-    owner.tell({ do: 'throw' })
-    const afterMs = await handlingAgain(run, owner, since)
-    await load.more(100)
-    await judge(t, load, 1, `handling again after ${afterMs} ms, `)
-  })
-
-  test('the broker restarts: the owner stays, and connects again', async (t) => {
-    const { broker, run, load } = await startRun(t, 'fork', 3)
-    const { owner } = run
-    for (const worker of run.alive) await worker.next('onConnect')
-    await broker.stop()
-    for (const worker of run.alive) {
-      await worker.next('onDisconnect')
-      assert.deepEqual((await worker.look()).status, 'offline')
-    }
-    await broker.start()
-    for (const worker of run.alive) await worker.next('onConnect')
-    await load.more(100)
-    assert.equal(run.owner, owner)
-    await judge(t, load)
-  })
-
-  test('the broker is down and the owner is killed: nothing is lost when the broker is back', async (t) => {
-    const { broker, run, load } = await startRun(t, 'fork', 3)
-    const { owner } = run
-    await broker.stop()
-    await owner.kill()
-    while (run.alive.every(({ role }) => role !== 'owner')) await new Promise((resolve) => setTimeout(resolve, 5))
-    await broker.start()
-    await run.settled()
-    await load.more(100)
-    await judge(t, load, 2)
-  })
-
-  test('eight processes start at once, on a stale link and without one: exactly one owner', async (t) => {
-    const broker = await startBroker(t)
-    const run = new GroupRun(t, broker, { dir: '' })
-    const workers = await Promise.all(Array.from({ length: 8 }, async () => await run.start('fork')))
+  test('eight workers of all kinds start at once, on a stale link and without one: exactly one owner', async (t) => {
+    const broker = await startKeepingBroker(t)
+    const mixed = [...kinds, ...kinds, 'fork', 'thread'] as const
     for (let round = 0; round < 5; round++) {
-      // Every other round in a directory with the link of an owner that has gone.
-      const dir = mkdtempSync(join(run.dir, 'd'))
-      for (const half of ['fresh', 'stale']) {
-        for (const worker of workers) worker.tell({ do: 'join', dir })
-        await run.settled()
-        assert.equal(workers.filter(({ role }) => role === 'owner').length, 1, half)
-        for (const worker of workers) worker.tell({ do: 'leave' })
-        await Promise.all(workers.map(({ reports }) => reports.take(({ type }) => type === 'left', 'leaving')))
-      }
+      const run = new GroupRun(t, broker)
+      const roles = async () => (await run.startAll(mixed)).flatMap((worker) => worker.roles).sort()
+      const oneOwner = [...Array.from({ length: 7 }, () => 'member'), 'owner']
+      assert.deepEqual(await roles(), oneOwner, `without a link, round ${round}`)
+      // What it leaves is found by the next ones.
+      if (round === 0) await run.owner.kill()
+      await run.leave()
+      assert.deepEqual(await roles(), oneOwner, `on a stale link, round ${round}`)
+      await run.leave()
+      assert.deepEqual(run.sockets, [])
     }
-    assert.deepEqual(run.sockets, [])
   })
 
   test('four workers are one connection; each message is handled once, each publish answered', async (t) => {
     const acl = ['listener {{extra}} 127.0.0.1', 'allow_anonymous true', 'acl_file {{dir}}/acl']
-    const broker = await startBroker(t, acl, { acl: 'topic readwrite in/#\ntopic readwrite out/#\n' })
-    const run = new GroupRun(t, broker, { url: `mqtt://127.0.0.1:${broker.ports.extra}` })
+    const broker = await startKeepingBroker(t, acl, { acl: 'topic readwrite in/#\ntopic readwrite out/#\n' })
+    const run = new GroupRun(t, broker, { url: `mqtt://127.0.0.1:${broker.ports.extra}`, publishEveryMs: 10 })
     const load = await Load.start(t, broker, run)
-    const since = broker.log().length
-    const workers = await run.startAll('fork', 4)
+    const workers = await run.startAll(['fork', 'cluster', 'thread', 'fork'])
     load.begin(200)
-    const answers = await Promise.all(workers.flatMap((worker) => [
-      worker.publish('out/by-all', 1), worker.publish('out/by-all', 0), worker.publish('forbidden', 1)
-    ]))
-    assert.deepEqual(answers, workers.flatMap(() => [undefined, undefined, 'FST_MQTT_PUBLISH_REFUSED']))
+    const refused = {
+      code: 'FST_MQTT_PUBLISH_REFUSED', message: "The broker refused the message to 'forbidden': Not authorized (0x87)"
+    }
     for (const worker of workers) {
+      const answers = [worker.publish('out/by-all', 1), worker.publish('out/by-all', 0), worker.publish('forbidden', 1)]
+      assert.deepEqual(await Promise.all(answers), [undefined, undefined, refused])
       const { role, status, health } = await worker.look()
       assert.deepEqual([role, status, health.ok], [worker === run.owner ? 'owner' : 'member', 'ready', true])
       assert.deepEqual(health.subscriptions, { granted: [{ filter: 'in/+', qos: 1 }], refused: [], pending: [] })
     }
     await load.more(200)
-    await judge(t, load, 0)
-    const connections = broker.log().slice(since).match(/New client connected from \S+ as fixture-/g)
-    assert.equal(connections?.length, 1)
+    assertNothingLost(await load.stop(), 0)
+    assert.equal(connectionsOf(broker, 'fixture'), 1)
+  })
+
+  test('SEED-60: a process that has connected, and those that it has forked, are one connection', async (t) => {
+    const broker = await startKeepingBroker(t)
+    const run = new GroupRun(t, broker, { publishEveryMs: 10 })
+    const load = await Load.start(t, broker, run)
+    const { fastify } = await createApp(t, {
+      url: broker.url, processes: { mode: 'single', group: 'fixture', dir: run.dir, heartbeat: 250, ownerTimeout: 1_500 }
+    })
+    fastify.mqtt.topic('in/<number>', { qos: 1 }, ({ params: { number } }) => {
+      run.note(`begun ${number} ${Date.now()}`)
+      run.note(`done ${number}`)
+    })
+    await fastify.ready()
+    // As a primary does with its workers: what it has imported and opened is there when they begin.
+    const workers = await Promise.all(['cluster', 'cluster'].map(async () => await run.start('cluster')))
+    for (const worker of workers) await worker.next('up')
+    assert.deepEqual([fastify.mqtt.role, ...workers.map(({ role }) => role)], ['owner', 'member', 'member'])
+    load.begin(200)
+    await load.more(50)
+    for (const worker of workers) assert.equal(await worker.publish('out/by-a-worker', 1), undefined)
+    await fastify.mqtt.publish('out/by-the-primary', '', { qos: 1 })
+    assert.equal(connectionsOf(broker, 'fixture'), 1)
+    assert.deepEqual(workers.flatMap((worker) => run.lines('begun', worker)), [])
+
+    await fastify.close()
+    const owner = await run.settled()
+    await load.more(50)
+    assertNothingLost(await load.stop(), 1)
+    assert.ok(run.lines('done', owner).length > 0)
+    assert.equal(connectionsOf(broker, 'fixture'), 2)
+  })
+
+  test('SEED-07: connect() called twice, in two processes and two threads, is one CONNECT', async (t) => {
+    const broker = await startKeepingBroker(t)
+    const run = new GroupRun(t, broker, { options: { start: 'manual' } })
+    const workers = await Promise.all((['fork', 'fork', 'thread', 'thread'] as const).map(async (kind) => await run.start(kind)))
+    for (const worker of workers) await worker.next('up')
+    assert.equal(connectionsOf(broker, 'fixture'), 0)
+    for (const worker of workers) {
+      worker.tell({ do: 'connect' })
+      worker.tell({ do: 'connect' })
+    }
+    await Promise.all(workers.flatMap((worker) => [worker.next('connected'), worker.next('connected')]))
+    for (const worker of workers) worker.tell({ do: 'connect' })
+    for (const worker of workers) await worker.next('connected')
+    assert.deepEqual(workers.map(({ role }) => role).sort(), ['member', 'member', 'member', 'owner'])
+    assert.equal(connectionsOf(broker, 'fixture'), 1)
+  })
+
+  test('SEED-17: sites with a URI and prefix each are groups of their own, across processes', async (t) => {
+    const broker = await startKeepingBroker(t)
+    const observer = mosquittoSub(t, broker, { topics: ['#'] })
+    await observer.ready
+    const run = new GroupRun(t, broker)
+    const sites = ['site1', 'site2', 'site1', 'site2', 'site1', 'site2'] as const
+    const workers = await Promise.all(sites.map(async (site, index) =>
+      ({ site, worker: await run.start(kinds[index >> 1] ?? 'fork', { url: `${broker.url}/${site}` }) })))
+    for (const { worker } of workers) await worker.next('up')
+    for (const site of ['site1', 'site2']) {
+      const roles = workers.filter((one) => one.site === site).map(({ worker: { role } }) => role).sort()
+      assert.deepEqual(roles, ['member', 'member', 'owner'])
+    }
+    assert.equal(connectionsOf(broker, 'fixture'), 2)
+    for (const { site, worker } of workers) {
+      assert.equal(await worker.publish('x', 1), undefined)
+      assert.equal((await observer.next()).topic, `${site}/x`)
+    }
+    // And what comes for one is handled there, once.
+    for (const site of ['site1', 'site2']) await mosquittoPub(broker, { topic: `${site}/in/1`, message: '', qos: 1 })
+    while (run.lines('done').length < 2) await new Promise((resolve) => setTimeout(resolve, 5))
+    const handlers = workers.filter(({ worker }) => run.lines('begun', worker).length > 0)
+    assert.deepEqual(handlers.map(({ site, worker }) => `${site} ${worker.role}`).sort(), ['site1 owner', 'site2 owner'])
   })
 
   test('a process of another user cannot reach the group', {
     skip: skip || (process.getuid?.() === 0 ? false : 'only root can become another user')
   }, async (t) => {
-    const broker = await startBroker(t)
+    const broker = await startKeepingBroker(t)
     const run = new GroupRun(t, broker)
     // Whatever the modes of socket and directories above are.
     chmodSync(run.dir, 0o777)
-    await run.startAll('fork', 1)
+    await run.startAll(['fork'])
     const [socket = ''] = run.sockets
     const path = join(run.dir, socket)
     chmodSync(path, 0o777)
@@ -257,7 +193,7 @@ suite('processes that are one presence, on Mosquitto', { skip, concurrency: 4 },
   })
 
   test('a start that fails leaves the group, and nothing behind', async (t) => {
-    const broker = await startBroker(t)
+    const broker = await startKeepingBroker(t)
     const run = new GroupRun(t, broker, { options: { connectTimeout: 300 } })
     await broker.stop()
     const workers = await Promise.all(['fork', 'fork'].map(async () => await run.start('fork')))
@@ -270,9 +206,9 @@ suite('processes that are one presence, on Mosquitto', { skip, concurrency: 4 },
   })
 
   test('presence is that of the group: online again when another has taken over', async (t) => {
-    const broker = await startBroker(t)
+    const broker = await startKeepingBroker(t)
     const run = new GroupRun(t, broker, { options: { presence: { topic: 'presence', online: 'on', offline: 'off' } } })
-    await run.startAll('fork', 2)
+    await run.startAll(['fork', 'fork'])
     const observer = mosquittoSub(t, broker, { topics: ['presence'] })
     await observer.ready
     const next = async () => (await observer.next()).payload.toString()
@@ -288,22 +224,8 @@ suite('processes that are one presence, on Mosquitto', { skip, concurrency: 4 },
     assert.equal(await next(), 'off')
   })
 
-  test('two workers that connect more than once are one connection', async (t) => {
-    const broker = await startBroker(t)
-    const dir = temporaryDirectory(t)
-    const apps = await Promise.all([1, 2].map(async () => (await createApp(t, {
-      url: broker.url, start: 'manual', processes: { mode: 'single', group: 'manual', dir }
-    })).fastify))
-    await Promise.all(apps.map((fastify) => fastify.ready()))
-    assert.deepEqual(apps.map(({ mqtt }) => mqtt.status), ['idle', 'idle'])
-    await Promise.all(apps.flatMap(({ mqtt }) => [mqtt.connect(), mqtt.connect()]))
-    await Promise.all(apps.map(({ mqtt }) => mqtt.connect()))
-    assert.deepEqual(apps.map(({ mqtt }) => mqtt.role).sort(), ['member', 'owner'])
-    assert.equal(broker.log().match(/New client connected from \S+ as manual-/g)?.length, 1)
-  })
-
   test('a start that failed can be tried again', async (t) => {
-    const broker = await startBroker(t)
+    const broker = await startKeepingBroker(t)
     await broker.stop()
     const { fastify } = await createApp(t, {
       url: broker.url, start: 'manual', connectTimeout: 200, processes: { mode: 'single', group: 'again', dir: temporaryDirectory(t) }
@@ -315,24 +237,6 @@ suite('processes that are one presence, on Mosquitto', { skip, concurrency: 4 },
     await fastify.mqtt.connect()
     assert.deepEqual([fastify.mqtt.status, fastify.mqtt.role], ['ready', 'owner'])
     await fastify.mqtt.publish('a', 'x', { qos: 1 })
-  })
-
-  test('the same group name with another prefix or URI is another group, with its own presence', async (t) => {
-    const broker = await startBroker(t)
-    const dir = temporaryDirectory(t)
-    const observer = mosquittoSub(t, broker, { topics: ['#'] })
-    await observer.ready
-    const sites = await Promise.all(['site1', 'site1', 'site2', 'site2'].map(async (site) => {
-      const { fastify } = await createApp(t, { url: `${broker.url}/${site}`, processes: { mode: 'single', group: 'same', dir } })
-      await fastify.ready()
-      return { site, fastify }
-    }))
-    assert.deepEqual(sites.map(({ fastify }) => fastify.mqtt.role).sort(), ['member', 'member', 'owner', 'owner'])
-    for (const { site, fastify } of sites) {
-      await fastify.mqtt.publish('x', site, { qos: 1 })
-      const { topic, payload } = await observer.next()
-      assert.deepEqual([topic, payload.toString()], [`${site}/x`, site])
-    }
   })
 
   test('dynamic security is administered from every process, over the one connection', async (t) => {
@@ -368,8 +272,31 @@ suite('processes that are one presence, on Mosquitto', { skip, concurrency: 4 },
     assert.equal(member.mqtt.role, 'owner')
   })
 
+  test('an administrator with an account of its own is one connection beside that of the group', async (t) => {
+    const broker = await startMosquitto(t)
+    const dir = temporaryDirectory(t)
+    const apps = await inOrder([1, 2, 3], async () => {
+      const { fastify } = await createApp(t, {
+        url: broker.url,
+        dynsec: { connection: { port: broker.ports.dynsec, username: 'admin', password: 'admin-password' } },
+        processes: { mode: 'single', group: 'app', dir, heartbeat: 250, ownerTimeout: 1_500 }
+      })
+      await fastify.ready()
+      return fastify
+    })
+    await Promise.all(apps.map(async ({ mqtt: { dynsec } }, index) => await dynsec.roles.create({ rolename: `role-${index}` })))
+    const [first, second, third] = apps
+    assert.ok(first && second && third)
+    assert.deepEqual((await third.mqtt.dynsec.roles.list()).sort(), ['admin', 'role-0', 'role-1', 'role-2'])
+    const clients = () => broker.log().match(/(?<=New client connected from \S+ as )\S+(?=-[0-9a-f]{8} )/g)
+    assert.deepEqual(clients()?.sort(), ['app', 'app.dynsec'])
+    await first.close()
+    await Promise.all([second, third].map(async ({ mqtt: { dynsec } }) => await dynsec.roles.get('role-0')))
+    assert.deepEqual(clients()?.sort(), ['app', 'app', 'app.dynsec', 'app.dynsec'])
+  })
+
   test('several workers with a connection each are warned of, once', async (t) => {
-    const broker = await startBroker(t)
+    const broker = await startKeepingBroker(t)
     process.env['NODE_APP_INSTANCE'] = '1'
     t.after(() => { delete process.env['NODE_APP_INSTANCE'] })
     const warnings: string[] = []
@@ -384,6 +311,11 @@ suite('processes that are one presence, on Mosquitto', { skip, concurrency: 4 },
 })
 
 for (const part of ['each', 'owner', 'member'] as const) processesContract(part, skip)
+
+/** How often somebody has connected by a client identifier that begins so. */
+function connectionsOf (broker: Mosquitto, group: string): number {
+  return broker.log().match(new RegExp(`New client connected from \\S+ as ${group}-`, 'g'))?.length ?? 0
+}
 
 function temporaryDirectory (t: TestContext): string {
   const dir = mkdtempSync(join(tmpdir(), 'multimqtt-group-'))

@@ -2,7 +2,9 @@ import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { suite, test, type TestContext } from 'node:test'
 import { setImmediate as turn } from 'node:timers/promises'
+import { connect as mqttConnect } from 'mqtt'
 import { createApp, inbox } from './helpers/app.ts'
+import { onEnd } from './helpers/cleanup.ts'
 import { openLiveBook, type LiveBook } from './helpers/live-book.ts'
 import { mosquittoCtrl, mosquittoPub } from './helpers/mosquitto-clients.ts'
 import { mosquittoMissing, startMosquitto, type Mosquitto } from './helpers/mosquitto.ts'
@@ -145,6 +147,42 @@ suite('subscriptions at Mosquitto', { skip: mosquittoMissing }, () => {
       await hears('one', 'two', 'three')
       assert.equal(lines.filter(({ msg, level }) => msg.includes('was refused') && level === 50).length, 2)
       assert.equal(seen.all.length, 7)
+    })
+  }
+
+  for (const version of [5, 4] as const) {
+    test(`MQTT ${version}: MQTT.js alone is deaf on all three after the reconnect, and says nothing`, async (t) => {
+      const broker = await startWithPermissions(t, 'one', 'two')
+      const port = broker.ports.dynsec
+      const proxy = await startProxy(t, port)
+      const errors: string[] = []
+      const client = mqttConnect(`mqtt://ann:secret@127.0.0.1:${proxy.port}`, {
+        protocolVersion: version, reconnectPeriod: 20
+      })
+      onEnd(t, async () => { await client.endAsync(true) })
+      // Of the cut itself it tells.
+      client.on('error', ({ message }) => { if (!message.includes('ECONNRESET')) errors.push(message) })
+      const seen = inbox<string>()
+      client.on('message', (topic, payload) => seen.put(`${topic} ${payload.toString()}`))
+      const connected = () => new Promise((resolve) => client.once('connect', resolve))
+      await connected()
+      await new Promise((resolve) => { client.subscribe(['one', 'two', 'three'], resolve) })
+      const others = ['one', 'two']
+      const publish = async (message: string) => {
+        for (const topic of others) {
+          await mosquittoPub(broker, { port, username: 'ann', password: 'secret', topic, message, qos: 1 })
+        }
+      }
+      await publish('before')
+      assert.deepEqual([await seen.next(), await seen.next()], ['one before', 'two before'])
+      const again = connected()
+      proxy.cut()
+      await again
+      // What it does by itself comes before this.
+      await client.publishAsync('marker', '', { qos: 1 })
+      await publish('after')
+      await client.publishAsync('marker', '', { qos: 1 })
+      assert.deepEqual([seen.all, errors], [['one before', 'two before'], []])
     })
   }
 

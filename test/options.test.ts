@@ -179,6 +179,29 @@ test('resolveOptions: any user and password come through a URL unchanged', () =>
   }))
 })
 
+test('Credentials: what the function throws is told by class, code, place and causes, without a word of it', async () => {
+  class VaultError extends Error {}
+  function readVault (): never {
+    const cause = Object.assign(new TypeError('fetch'), { cause: Object.assign(new Error('x'), { code: 'ECONNREFUSED' }) })
+    throw Object.assign(new VaultError(password, { cause }), { code: 403 })
+  }
+  const thrownBy = async (credentials: () => unknown) =>
+    await resolve({ credentials }).credentials.ask().then(() => assert.fail('it has to throw'), (error: Error) => error)
+  const error = await thrownBy(readVault)
+  const silence = ', whose message is not repeated: it may have a secret in it'
+  assert.equal(error.message, `VaultError with the code 403${silence}`)
+  assert.match(error.stack ?? '', /^Error: VaultError[^\n]*\n {4}at [\w.]*readVault \(.*options\.test/)
+  const causes = [error.cause, (error.cause as Error).cause].map((cause) => (cause as Error).message)
+  assert.deepEqual(causes, [`TypeError${silence}`, `Error with the code ECONNREFUSED${silence}`])
+  // A cause that is its own cause.
+  const loop = new Error('x')
+  loop.cause = loop
+  assert.ok(inspect(await thrownBy(() => { throw loop })).length < 10_000)
+  assert.equal((await thrownBy(() => { throw Object.assign(new Error('x'), { code: password }) })).message, `Error${silence}`)
+  assert.equal((await thrownBy(() => { throw password })).message, 'what was thrown is a string')
+  assert.equal((await thrownBy(() => { throw new Proxy(loop, { get () { throw loop } }) })).message, 'what was thrown cannot be read')
+})
+
 test('Credentials: neither util.inspect nor JSON.stringify of the settings shows them', async () => {
   const settings = resolve({ url: `mqtt://someone:${password}@h` })
   const shown = inspect(settings, { depth: 9, showHidden: true }) + JSON.stringify(settings)
@@ -346,6 +369,22 @@ suite('the administrator of dynamic security', () => {
     const here = resolve({ host: 'broker', dynsec: { connection: administrator } })
     assert.equal(here.dynsec?.connection?.address.text, 'mqtt://broker:1883')
     assert.equal(resolve({ dynsec: true }).dynsec?.connection, undefined)
+  })
+
+  test('is one for a group of processes, by a group of its own', () => {
+    const groupOf = (group: string) => {
+      const processes = { mode: 'single', group, dir: '/run/app', heartbeat: 100 } as const
+      const { connection } = resolve({ processes, dynsec: { connection: administrator } }).dynsec ?? {}
+      assert.equal(connection?.sessionExpirySeconds, 1)
+      return connection.processes
+    }
+    assert.deepEqual(groupOf('orders'), {
+      mode: 'single', group: 'orders.dynsec', dir: '/run/app', heartbeatMs: 100, ownerTimeoutMs: 5_000
+    })
+    const long = groupOf('o'.repeat(64))
+    assert.equal(long.mode === 'single' && long.group, `${'o'.repeat(57)}.dynsec`)
+    const { connection } = resolve({ processes: 'each', dynsec: { connection: administrator } }).dynsec ?? {}
+    assert.deepEqual([connection?.processes, connection?.sessionExpirySeconds], [{ mode: 'each' }, 0])
   })
 })
 

@@ -7,6 +7,7 @@ import type { AllowanceSettings } from '../lib/session/allowance.ts'
 import { noLimits, type AckType, type BrokerLimits, type OutgoingPublish } from '../lib/session/link.ts'
 import { Outbox, type PublishPort } from '../lib/session/outbox.ts'
 import { stopClock, type Clock } from './helpers/clock.ts'
+import { usedBytes } from './helpers/memory.ts'
 
 const broker = 'mqtt://broker:1883'
 const [puback, pubrec, pubcomp] = [4, 5, 7] as const
@@ -1240,4 +1241,21 @@ suite('Outbox: any sequence of events', () => {
       }), { numRuns: 1_000 })
     })
   }
+})
+
+suite('Outbox: memory', () => {
+  test('what is given up without an answer keeps its packet identifier, and not its payload', async () => {
+    const { outbox, port } = open()
+    const abort = new AbortController()
+    const publish = (qos: 1 | 2) => outbox.publish(
+      { ...message('a', qos), payload: Buffer.alloc(1_000_000) }, { timeoutMs: 60_000, signal: abort.signal })
+    const before = await usedBytes()
+    const publishing = Array.from({ length: 16 }, (_, n) => publish(n % 2 === 0 ? 1 : 2))
+    abort.abort()
+    await Promise.allSettled(publishing)
+    assert.equal(port.take().length, 16)
+    const kept = await usedBytes() - before
+    assert.ok(kept < 2_000_000, `${kept} bytes are kept`)
+    outbox.close()
+  })
 })

@@ -17,9 +17,13 @@ import { onEnd, type Owner } from './helpers/cleanup.ts'
 import { mosquittoMissing, startMosquitto } from './helpers/mosquitto.ts'
 import { listen } from './helpers/ports.ts'
 import { root } from './helpers/programs.ts'
+import { Sources } from './helpers/sources.ts'
 
 const pages = ['README.md', ...readdirSync(join(root, 'docs')).map((name) => `docs/${name}`)]
 const texts = new Map(pages.map((page) => [page, readFileSync(join(root, page), 'utf8')]))
+
+/** Whoever waits for that says FST_MQTT_CLOSED instead. */
+const unseen = ['the connection was closed before its subscriptions were answered']
 
 /** Compiled, beside this file. */
 const examples = fileURLToPath(new URL('../examples/', import.meta.url))
@@ -88,6 +92,19 @@ describe('documentation', () => {
       !sources.some((source) => line.split('…').every((part) => source.includes(part.replace(/: $/, '')))))
 
     assert.ok(lines.length > 15)
+    assert.deepEqual(unknown, [])
+  })
+
+  test('every line that lib/ logs, and every reason for the end of a connection, is on docs/troubleshooting.md', () => {
+    const known = [...textOf('docs/troubleshooting.md').matchAll(/`([^`]+)`/g)]
+      .filter(([, code = '']) => /[a-z]{2,} [a-z]{2,}|[a-z]+ …/.test(code))
+      .map(([, code = '']) => new RegExp(`^${code.replace(/\s+/g, ' ').split('…').map(escaped).join('.*')}$`))
+    const sources = new Sources()
+    const lines = sources.logLines
+    const reasons = sources.messagesOf('FST_MQTT_CONNECTION').filter((text) => !unseen.includes(text))
+    const unknown = [...lines, ...reasons].filter((text) => !known.some((pattern) => pattern.test(text)))
+
+    assert.ok(lines.length > 25 && reasons.length > 10, `only ${lines.length} lines and ${reasons.length} reasons were found`)
     assert.deepEqual(unknown, [])
   })
 
@@ -258,6 +275,10 @@ describe('examples', { concurrency: true }, () => {
     assert.match(output, /Disconnected and closed\.\n$/)
   })
 })
+
+function escaped (text: string): string {
+  return text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')
+}
 
 /** Returns what the compiler has to say about blocks that make up one program. */
 function createChecker (): (blocks: readonly Block[]) => string[] {

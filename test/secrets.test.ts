@@ -59,6 +59,10 @@ class Witness {
   }
 }
 
+function named (name: string, message: string): Error {
+  return Object.assign(new Error(message), { name })
+}
+
 function lookAt (witness: Witness, { fastify, lines }: TestApp): void {
   const { mqtt } = fastify
   witness.look(mqtt, mqtt.health(), mqtt.status, lines, mqtt.client?.options, fastify)
@@ -137,7 +141,15 @@ test('secrets: what credentials() gives is in no error, no log line and no objec
     [accepting.port, () => ({ username: 'u', password: password.repeat(5_000) })],
     [accepting.port, () => ({ username: 'u\0', password })],
     [accepting.port, () => ({ get username () { throw new Error('no user') }, password })],
-    [accepting.port, async () => { throw new Error('the vault is closed') }], [accepting.port, never]
+    [accepting.port, async () => { throw new Error('the vault is closed') }], [accepting.port, never],
+    // What the application, or a library of its, says of a login that it has just read.
+    [accepting.port, () => { throw new Error(`no user has ${password}`) }],
+    [accepting.port, async () => { throw new Error('refused', { cause: new Error(`401 for u:${password}`) }) }],
+    [accepting.port, async () => { throw Object.assign(new Error('refused'), { login, code: password }) }],
+    [accepting.port, async () => { throw named(password, `line\n    at ${password} (/a/b.js:1:1)`) }],
+    [accepting.port, async () => { throw new AggregateError([new Error(password)]) }],
+    [accepting.port, () => { throw Object.freeze(new Error(password)) }],
+    [accepting.port, () => Promise.reject(password)], [accepting.port, () => { throw login }]
   ]
   for (const [port, credentials] of cases) {
     const app = createFastify(t)

@@ -1,16 +1,19 @@
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
+import type { Packet } from 'mqtt-packet'
 import type { MultimqttOptions } from '../lib/index.ts'
 import { createApp, inbox, type TestApp } from './helpers/app.ts'
-import type { Owner } from './helpers/cleanup.ts'
+import { onEnd, type Owner } from './helpers/cleanup.ts'
 import { deferred, within } from './helpers/deadline.ts'
 import { closedPort } from './helpers/ports.ts'
 import { startProxy } from './helpers/proxy.ts'
-import { startScriptedBroker, startSilentServer } from './helpers/scripted-broker.ts'
+import { startScriptedBroker, startSilentServer, type ScriptedBroker } from './helpers/scripted-broker.ts'
 
 const run = promisify(execFile)
 
@@ -122,68 +125,154 @@ test('close: works after a failed start', async (t) => {
 interface State {
   readonly url: string
   readonly options?: MultimqttOptions
-  /** Resolves when it is reached. */
-  readonly reach: (app: TestApp) => unknown
+  /** Resolves when the application, which is ready, may publish. */
+  readonly prepare?: (app: TestApp) => unknown
+  /** Resolves when the state is reached. */
+  readonly reach?: (app: TestApp) => unknown
+  /** What becomes of the publishes; default: they are given up. */
+  readonly outcome?: 'fulfilled'
+  /** The one that hears of the end. */
+  readonly broker?: ScriptedBroker
 }
 
-suite('close: ends in bounded time and settles everything', () => {
-  const background: MultimqttOptions = { start: 'background', reconnect: { minDelay: 60_000, maxDelay: 60_000 } }
-  const states: Readonly<Record<string, (t: Owner) => Promise<State>>> = {
-    'never connected': async () => ({ url: 'mqtt://127.0.0.1:1', options: { start: 'manual' }, reach () {} }),
-    'offline, between attempts': async () => ({
-      url: `mqtt://127.0.0.1:${await closedPort()}`,
-      options: background,
-      reach: ({ logged }) => logged(/could not connect/)
-    }),
-    'connecting to a blackhole': async (t) => {
-      const silent = await startSilentServer(t)
-      const reach = async () => {
-        while (silent.connections() === 0) await new Promise((resolve) => setImmediate(resolve))
-      }
-      return { url: silent.url, options: background, reach }
-    },
-    'in credentials()': async (t) => {
-      const broker = await startScriptedBroker(t)
-      const asked = deferred<void>()
-      const credentials = async () => {
-        asked.resolve()
-        return await new Promise<never>(() => {})
-      }
-      return { url: broker.url, options: { ...background, credentials }, reach: () => asked.promise }
-    },
-    'during a reconnect': async (t) => {
-      const broker = await startScriptedBroker(t)
-      const reach = async ({ logged }: TestApp) => {
-        await broker.next('connect')
-        broker.connections[0]?.destroy()
-        await logged(/lost the connection/)
-      }
-      return { url: broker.url, options: background, reach }
-    }
-  }
-  for (const [name, create] of Object.entries(states)) {
-    test(name, async (t) => {
-      const { url, options, reach } = await create(t)
-      const app = await createApp(t, { url, drainTimeout: 50, ...options })
-      const { fastify } = app
-      await fastify.ready()
-      const connecting = options?.start === 'manual' || name === 'during a reconnect' ? [] : [fastify.mqtt.connect()]
-      const publishing = [1, 2, 2].map((qos) => fastify.mqtt.publish('a', 'b', { qos: qos as 1 | 2 }))
-      const outcomes = Promise.allSettled([...connecting, ...publishing])
-      await reach(app)
-      const draining = app.logged(/^closing the connection/)
-      await within(Promise.all([fastify.mqtt.close(), fastify.mqtt.close(), fastify.close()]), ceilingMs, 'close')
-      await draining
-      const codes = (await outcomes).map((one) =>
-        one.status === 'rejected' && (one.reason as { code: string }).code)
-      assert.deepEqual(codes, [...connecting, ...publishing].map(() => 'FST_MQTT_CLOSED'))
-      const { ok, status } = fastify.mqtt.health()
-      assert.deepEqual([ok, status], [false, 'closed'])
-      await assert.rejects(fastify.mqtt.publish('a', 'b'), { code: 'FST_MQTT_CLOSED' })
-      await assert.rejects(fastify.mqtt.connect(), { code: 'FST_MQTT_CLOSED' })
-    })
-  }
+const presence = { topic: 'me', online: 'here', offline: 'gone' }
 
+/** Whose connection it is, and what the broker is to say if it ends without a word. */
+const connections: Readonly<Record<string, (owner: Owner) => MultimqttOptions>> = {
+  'a connection of its own': () => ({}),
+  'with presence': () => ({ presence }),
+  'the owner of a group': (owner) => ({ processes: groupFor(owner) }),
+  'the owner of a group with presence': (owner) => ({ processes: groupFor(owner), presence }),
+  'the owner of a group with a will': (owner) => ({ processes: groupFor(owner), will: { topic: 'last', payload: 'words' } })
+}
+
+function groupFor (owner: Owner) {
+  const dir = mkdtempSync(join(tmpdir(), 'mm-'))
+  onEnd(owner, () => rmSync(dir, { recursive: true, force: true }))
+  return { mode: 'single', group: 'g', dir, heartbeat: 50, ownerTimeout: 5_000 } as const
+}
+
+/** A broker that acknowledges who is there, and nothing else. */
+async function startMuteBroker (owner: Owner): Promise<ScriptedBroker> {
+  const onPacket = (packet: Packet) => packet.cmd === 'publish' && packet.topic !== presence.topic
+  return await startScriptedBroker(owner, { onPacket })
+}
+
+/** The last words of a client: a DISCONNECT with another reason than 0 would publish the will. */
+function lastWords ({ received }: ScriptedBroker): string[] {
+  return received.flatMap((packet) => {
+    if (packet.cmd === 'disconnect') return [`DISCONNECT ${packet.reasonCode ?? 0}`]
+    return packet.cmd === 'publish' && packet.topic === presence.topic ? [packet.payload.toString()] : []
+  })
+}
+
+const waiting: MultimqttOptions = { start: 'background', reconnect: { minDelay: 60_000, maxDelay: 60_000 } }
+
+const states: Readonly<Record<string, (t: Owner) => Promise<State>>> = {
+  idle: async (t) => {
+    const broker = await startScriptedBroker(t)
+    return { url: broker.url, outcome: 'fulfilled', broker }
+  },
+  'in flight, never acknowledged': async (t) => {
+    const broker = await startMuteBroker(t)
+    return { url: broker.url, broker }
+  },
+  'never connected': async () => ({ url: 'mqtt://127.0.0.1:1', options: { start: 'manual' } }),
+  'offline with a queue, between attempts': async () => ({
+    url: `mqtt://127.0.0.1:${await closedPort()}`,
+    options: waiting,
+    reach: ({ logged }) => logged(/could not connect/)
+  }),
+  'connecting to a blackhole': async (t) => {
+    const silent = await startSilentServer(t)
+    const reach = async () => {
+      while (silent.connections() === 0) await new Promise((resolve) => setImmediate(resolve))
+    }
+    return { url: silent.url, options: waiting, reach }
+  },
+  'a half-open peer': async (t) => {
+    const broker = await startScriptedBroker(t)
+    const proxy = await startProxy(t, broker.port)
+    return { url: proxy.url, prepare: () => proxy.hold() }
+  },
+  'in credentials()': async (t) => {
+    const broker = await startScriptedBroker(t)
+    const asked = deferred<void>()
+    const credentials = async () => {
+      asked.resolve()
+      return await new Promise<never>(() => {})
+    }
+    return { url: broker.url, options: { ...waiting, credentials }, reach: () => asked.promise }
+  },
+  'during a reconnect': async (t) => {
+    const broker = await startMuteBroker(t)
+    const reach = async ({ logged }: TestApp) => {
+      broker.connections[0]?.destroy()
+      await logged(/lost the connection/)
+    }
+    return { url: broker.url, options: { ...waiting, start: 'wait' }, reach }
+  },
+  'handlers that run for ever': async (t) => {
+    const broker = await startScriptedBroker(t)
+    const prepare = async ({ fastify }: TestApp) => {
+      broker.publish({ topic: 'slow', qos: 1 })
+      while (fastify.mqtt.stats().running === 0) await new Promise((resolve) => setImmediate(resolve))
+    }
+    return { url: broker.url, prepare, outcome: 'fulfilled', broker }
+  },
+  'after a listen() that failed': async (t) => {
+    const broker = await startMuteBroker(t)
+    const reach = async ({ fastify }: TestApp) => {
+      await assert.rejects(fastify.listen({ host: '127.0.0.1', port: broker.port }), { code: 'EADDRINUSE' })
+      assert.equal(fastify.mqtt.status, 'ready')
+    }
+    return { url: broker.url, reach, broker }
+  }
+}
+
+for (const [whose, optionsFor] of Object.entries(connections)) {
+  suite(`close, ${whose}: ends in bounded time without a will, and settles everything`, { concurrency: 4 }, () => {
+    for (const [name, create] of Object.entries(states)) {
+      test(name, async (t) => {
+        const { url, options, prepare, reach, outcome, broker } = await create(t)
+        const own = optionsFor(t)
+        // Long enough for the answer of a broker on a busy machine.
+        const app = await createApp(t, { url, drainTimeout: 500, ...options, ...own })
+        const { fastify } = app
+        const { mqtt } = fastify
+        mqtt.topic('slow', { qos: 1 }, () => new Promise(() => {}))
+        await fastify.ready()
+        const isWaiting = options?.start === 'background'
+        const connecting = isWaiting ? [mqtt.connect()] : []
+        await prepare?.(app)
+        const publishing = ([1, 2, 2] as const).map((qos) => mqtt.publish('a', 'b', { qos }))
+        const outcomes = Promise.allSettled([...connecting, ...publishing])
+        await reach?.(app)
+        const draining = app.logged(/^closing the connection/)
+        await within(Promise.all([mqtt.close(), mqtt.close(), fastify.close()]), ceilingMs, 'close')
+        await draining
+        const codes = (await outcomes).map((one) =>
+          one.status === 'rejected' ? (one.reason as { code: string }).code : one.status)
+        const expected = publishing.map(() => outcome ?? 'FST_MQTT_CLOSED')
+        assert.deepEqual(codes, [...connecting.map(() => 'FST_MQTT_CLOSED'), ...expected])
+        const { ok, status } = mqtt.health()
+        assert.deepEqual([ok, status, mqtt.role], [false, 'closed', undefined])
+        await assert.rejects(mqtt.publish('a', 'b'), { code: 'FST_MQTT_CLOSED' })
+        await assert.rejects(mqtt.connect(), { code: 'FST_MQTT_CLOSED' })
+        if (broker !== undefined) {
+          const words = own.presence === undefined ? [] : ['here', 'gone']
+          assert.deepEqual(lastWords(broker), [...words, 'DISCONNECT 0'])
+        }
+        if (typeof own.processes === 'object') {
+          const left = readdirSync(own.processes.dir ?? '', { recursive: true, encoding: 'utf8' })
+          assert.deepEqual(left.filter((path) => path.endsWith('.sock')), [])
+        }
+      })
+    }
+  })
+}
+
+suite('close: at the start, and at the end of what may be waited for', () => {
   test('before the application is ready: nothing is connected, and neither close() nor ready() rejects', async (t) => {
     const broker = await startScriptedBroker(t)
     const { fastify } = await createApp(t, { url: broker.url })
@@ -245,17 +334,6 @@ suite('close: ends in bounded time and settles everything', () => {
   })
 })
 
-test('close: works with a half-open peer', async (t) => {
-  const broker = await startScriptedBroker(t)
-  const proxy = await startProxy(t, broker.port)
-  const { fastify } = await createApp(t, { url: proxy.url, drainTimeout: 50 })
-  await fastify.ready()
-  proxy.hold()
-  const publishing = assert.rejects(fastify.mqtt.publish('a', 'b', { qos: 2 }), { code: 'FST_MQTT_CLOSED' })
-  await within(fastify.close(), ceilingMs, 'close')
-  await publishing
-})
-
 test('close: publish() works in onClose of a child and in a request that is still answered', async (t) => {
   const broker = await startScriptedBroker(t)
   const { fastify } = await createApp(t, { url: broker.url })
@@ -269,7 +347,7 @@ test('close: publish() works in onClose of a child and in a request that is stil
 
 /** What a process of `fixtures/exit.ts` finds, and what it prints. */
 interface Exit {
-  readonly port: (servers: Servers) => number
+  readonly port: (servers: Servers, isInGroup: boolean) => number
   readonly prints: RegExp
 }
 
@@ -288,16 +366,23 @@ async function startServers (owner: Owner) {
   })
   const refusing = await startScriptedBroker(owner, { connack: { reasonCode: 135 } })
   const mute = await startScriptedBroker(owner, { onPacket: ({ cmd }) => cmd === 'publish' })
-  const ending = await startScriptedBroker(owner, {
+  const silent = await startSilentServer(owner)
+  const [halfOpen, halfOpenForGroup] = [await startHalfOpen(owner), await startHalfOpen(owner)]
+  const links = { halfOpen, halfOpenForGroup, silent, closedPort: await closedPort() }
+  return { broker, published, refusing, mute, ...links }
+}
+
+/** A broker whose link dies with the first message. */
+async function startHalfOpen (owner: Owner): Promise<{ readonly port: number }> {
+  const broker = await startScriptedBroker(owner, {
     onPacket: ({ cmd }) => {
       if (cmd !== 'publish') return false
       proxy.hold()
       return true
     }
   })
-  const proxy = await startProxy(owner, ending.port)
-  const silent = await startSilentServer(owner)
-  return { broker, published, refusing, mute, proxy, silent, closedPort: await closedPort() }
+  const proxy = await startProxy(owner, broker.port)
+  return proxy
 }
 
 const unsettled = /FST_MQTT_CLOSED\nFST_MQTT_CLOSED\nclosed\n$/
@@ -308,7 +393,10 @@ const exits: Readonly<Record<string, Exit>> = {
   closed: { port: ({ broker }) => broker.port, prints: /^closed\n$/ },
   idle: { port: ({ broker }) => broker.port, prints: /^closed\n$/ },
   'never acknowledged': { port: ({ mute }) => mute.port, prints: unsettled },
-  'half-open': { port: ({ proxy }) => proxy.port, prints: unsettled },
+  'half-open': {
+    port: ({ halfOpen, halfOpenForGroup }, isInGroup) => (isInGroup ? halfOpenForGroup : halfOpen).port,
+    prints: unsettled
+  },
   reconnecting: { port: ({ broker }) => broker.port, prints: /^closed\n$/ },
   'between attempts': { port: (servers) => servers.closedPort, prints: /^closed\n$/ },
   'offline with a queue': { port: (servers) => servers.closedPort, prints: unsettled },
@@ -328,14 +416,17 @@ suite('exit: nothing keeps the process alive', { concurrency: 4 }, () => {
   })
   after(async () => { for (const task of owned) await task() })
 
-  for (const [scenario, { port, prints }] of Object.entries(exits)) {
-    test(scenario, async () => {
-      const script = join(fileURLToPath(import.meta.url), '..', 'fixtures', 'exit.js')
-      const programArguments = [script, String(port(servers)), scenario]
-      const { stdout, stderr } = await run(process.execPath, programArguments, { timeout: ceilingMs * 2 })
-      assert.match(stdout, prints)
-      assert.equal(stderr, '')
-      if (scenario === 'handlers running') assert.ok(servers.published.includes('from/handler'))
-    })
+  for (const isInGroup of [false, true]) {
+    for (const [scenario, { port, prints }] of Object.entries(exits)) {
+      test(isInGroup ? `the owner of a group with presence: ${scenario}` : scenario, async (t) => {
+        const script = join(fileURLToPath(import.meta.url), '..', 'fixtures', 'exit.js')
+        const directory = isInGroup ? [groupFor(t).dir] : []
+        const programArguments = [script, String(port(servers, isInGroup)), scenario, ...directory]
+        const { stdout, stderr } = await run(process.execPath, programArguments, { timeout: ceilingMs * 2 })
+        assert.match(stdout, prints)
+        assert.equal(stderr, '')
+        if (scenario === 'handlers running') assert.ok(servers.published.splice(0).includes('from/handler'))
+      })
+    }
   }
 })

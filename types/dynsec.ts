@@ -25,7 +25,8 @@ export interface DynsecOptions {
 
 /**
  * Who administers, and where: options of the plugin. Where the broker is not given, by neither `url` nor its
- * parts, it is the plugin's own one, with its TLS. Without a `clientId` it has a random one.
+ * parts, it is the plugin's own one, with its TLS. Without a `clientId` it has a random one; that of a group
+ * in processes that share a connection, which share this one, too.
  */
 export type DynsecConnectionOptions = Pick<
   MultimqttOptions,

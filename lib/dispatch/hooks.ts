@@ -131,7 +131,8 @@ interface ConnectionHook {
 export class ConnectionHooks {
   readonly #hooks = new Map<ConnectionHookName, ConnectionHook[]>()
   readonly #onFailure: (name: ConnectionHookName, error: unknown) => void
-  #turn: Promise<void> = Promise.resolve()
+  /** Whose turn it is: the role does not wait for those who hear of the connection, nor they for it. */
+  readonly #turns = { connection: Promise.resolve(), role: Promise.resolve() }
 
   constructor (onFailure: (name: ConnectionHookName, error: unknown) => void) {
     this.#onFailure = onFailure
@@ -149,11 +150,13 @@ export class ConnectionHooks {
 
   /**
    * The same, after those that were run before by this: what an async `onConnect` does comes before what the
-   * `onDisconnect` of the same connection does.
+   * `onDisconnect` of the same connection does, and the roles come one after the other.
    */
   runInTurn (name: ConnectionHookName, ...args: unknown[]): void {
     const hooks = this.#hooks.get(name)
-    if (hooks !== undefined) this.#turn = this.#turn.then(() => this.#runAll(name, hooks, args))
+    if (hooks === undefined) return
+    const about = name === 'onRole' ? 'role' : 'connection'
+    this.#turns[about] = this.#turns[about].then(() => this.#runAll(name, hooks, args))
   }
 
   async #runAll (

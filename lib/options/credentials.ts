@@ -1,5 +1,6 @@
 import { maxFieldBytes, textProblem } from '../guard.ts'
 import { isRecord, kindOf } from '../values.ts'
+import { unspoken } from './unspoken.ts'
 
 /** User and password of one CONNECT. */
 export interface Login {
@@ -33,16 +34,25 @@ export class Credentials {
   /**
    * Those for the next attempt.
    *
-   * @throws rejects with what the application's function throws, and a TypeError for what can be no
-   *   credentials
+   * @throws rejects with an error that tells what the application's function threw, without its message; and
+   *   a TypeError for what can be no credentials
    */
   async ask (): Promise<Login> {
-    const given = await this.#ask()
-    if (!isRecord(given)) throw new TypeError(`it has to give an object with username and password, not ${kindOf(given)}`)
-    const { username, password } = given
+    const { username, password } = await this.#read()
     const problem = loginProblem(username, password)
     if (problem !== undefined) throw new TypeError(`${problem.key}: ${problem.problem}`)
     return { username: username as string | undefined, password: password as string | undefined }
+  }
+
+  async #read (): Promise<{ readonly username?: unknown, readonly password?: unknown }> {
+    let given: unknown
+    try {
+      given = await this.#ask()
+      if (isRecord(given)) return { username: given['username'], password: given['password'] }
+    } catch (thrown) {
+      throw unspoken(thrown)
+    }
+    throw new TypeError(`it has to give an object with username and password, not ${kindOf(given)}`)
   }
 }
 

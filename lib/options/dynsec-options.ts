@@ -1,6 +1,7 @@
 import type { DynsecConnectionOptions } from '../../types/dynsec.ts'
 import type { MultimqttOptions } from '../../types/options.ts'
 import { defined } from '../values.ts'
+import { maxGroupLength } from './processes.ts'
 
 /** Who administers dynamic security. */
 export interface DynsecSettings<Settings> {
@@ -34,7 +35,8 @@ function administratorOf (options: MultimqttOptions, connection: DynsecConnectio
     drainTimeout: options.drainTimeout,
     keepalive: options.keepalive,
     protocolVersion: options.protocolVersion,
-    reconnect: options.reconnect
+    reconnect: options.reconnect,
+    ...inGroup(options.processes)
   }
   const where = isElsewhere
     ? {}
@@ -48,6 +50,19 @@ function administratorOf (options: MultimqttOptions, connection: DynsecConnectio
       }
   return defined({ ...where, ...others, ...defined(connection) }) as MultimqttOptions
 }
+
+/**
+ * Processes that share the connection of the application share the administrator's, too: a group of its own,
+ * whose owner need not be the same one.
+ */
+function inGroup (processes: MultimqttOptions['processes']): MultimqttOptions {
+  if (processes === undefined || processes === 'each') return {}
+  const group = `${processes.group.slice(0, maxGroupLength - groupSuffix.length)}${groupSuffix}`
+  // Nothing has to be kept while another process takes over.
+  return { processes: { ...processes, group }, session: { expiry: 1 } }
+}
+
+const groupSuffix = '.dynsec'
 
 /** The URL with nobody's name and password. */
 function withoutLogin (url: string): string {

@@ -18,9 +18,11 @@ export type ProcessSettings =
 const optional = <T extends Parameters<typeof Type.Optional>[0]>(schema: T) =>
   Type.Optional(Type.Union([schema, Type.Undefined()]))
 
+export const maxGroupLength = 64
+
 const SingleSchema = Type.Object({
   mode: Type.Literal('single'),
-  group: Type.String({ pattern: '^[A-Za-z0-9_.-]{1,64}$' }),
+  group: Type.String({ pattern: `^[A-Za-z0-9_.-]{1,${maxGroupLength}}$` }),
   handle: optional(Type.Literal('owner')),
   dir: optional(Type.String({ minLength: 1 })),
   heartbeat: optional(Type.Integer({ minimum: 10, maximum: 60_000 })),

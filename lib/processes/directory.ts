@@ -114,8 +114,10 @@ function made (path: string): Stats {
 
 /** What is told of a directory that the system refuses. */
 export function unusable (path: string, error: unknown): Error {
-  return new errors.FST_MQTT_GROUP_DIRECTORY(path, `${describeError(error)}. ` +
-    'Set processes.dir to a directory that exists and that this user can write to', { cause: error })
+  const advice = isCode(error, 'EMFILE', 'ENFILE')
+    ? 'Too many files are open: close some, or raise the limit (ulimit -n)'
+    : 'Set processes.dir to a directory that exists and that this user can write to'
+  return new errors.FST_MQTT_GROUP_DIRECTORY(path, `${describeError(error)}. ${advice}`, { cause: error })
 }
 
 /**

@@ -50,9 +50,10 @@ export class Election {
    * Makes us the owner after the one whose term this was, if nobody else has become it.
    *
    * @param socketPath where we listen already
+   * @param deadSocketPath of the last owner, if nobody listens there any more: it is removed
    * @returns the seat that we hold, undefined if another process was faster
    */
-  claim (lastTerm: number, socketPath: string): Seat | undefined {
+  claim (lastTerm: number, socketPath: string, deadSocketPath?: string): Seat | undefined {
     const seat = { term: lastTerm + 1, socketPath }
     try {
       symlinkSync(basename(socketPath), this.#linkPath(seat.term))
@@ -62,6 +63,7 @@ export class Election {
     }
     // There may have been others meanwhile, who have tidied up the link that would have stopped us.
     if (!this.isHeld(seat)) return undefined
+    if (deadSocketPath !== undefined) rmSync(deadSocketPath, { force: true })
     this.#tidy(seat)
     return seat
   }

@@ -7,29 +7,33 @@ export interface Failure {
   readonly code: string | number
   readonly message: string
   readonly statusCode?: number | undefined
+  /** What the broker has said. */
+  readonly reasonCode?: number | undefined
   readonly cause?: Failure | undefined
 }
 
 /** Deeper causes are left out. */
 const maxDepth = 3
 
-/** What the other process is told of an error: code, message, status code and causes; no stack. */
+/** What the other process is told of an error: its codes, message and causes; no stack. */
 export function failureOf (error: unknown, depth = 1): Failure {
   if (!(error instanceof Error)) return { code: 'UNKNOWN', message: String(error) }
-  const { code, statusCode } = error as { code?: unknown, statusCode?: unknown }
+  const { code, statusCode, reasonCode } = error as Partial<Record<'code' | 'statusCode' | 'reasonCode', unknown>>
   return {
     code: typeof code === 'string' || typeof code === 'number' ? code : 'UNKNOWN',
     message: error.message,
     statusCode: typeof statusCode === 'number' ? statusCode : undefined,
+    reasonCode: typeof reasonCode === 'number' ? reasonCode : undefined,
     cause: error.cause === undefined || depth === maxDepth ? undefined : failureOf(error.cause, depth + 1)
   }
 }
 
 /** The same error here: of the plugin's own class where it is one of them. */
-export function errorOf ({ code, message, statusCode, cause }: Failure): Error {
+export function errorOf ({ code, message, statusCode, reasonCode, cause }: Failure): Error {
   const error = typeof code === 'string' && Object.hasOwn(errors, code)
     ? ownError(code as ErrorCode, message)
     : Object.assign(new Error(message), { code }, statusCode === undefined ? {} : { statusCode })
+  if (reasonCode !== undefined) Object.assign(error, { reasonCode })
   if (cause !== undefined) error.cause = errorOf(cause)
   return error
 }
@@ -37,7 +41,7 @@ export function errorOf ({ code, message, statusCode, cause }: Failure): Error {
 export function isFailure (value: unknown): value is Failure {
   return isRecord(value) && typeof value['message'] === 'string' &&
     (typeof value['code'] === 'string' || typeof value['code'] === 'number') &&
-    (value['statusCode'] === undefined || typeof value['statusCode'] === 'number') &&
+    ['statusCode', 'reasonCode'].every((key) => value[key] === undefined || typeof value[key] === 'number') &&
     (value['cause'] === undefined || isFailure(value['cause']))
 }
 

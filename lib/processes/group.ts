@@ -1,6 +1,4 @@
 import { createHash } from 'node:crypto'
-import { chmodSync } from 'node:fs'
-import { createServer, type Server } from 'node:net'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { describeError, errorCode, errors } from '../errors.ts'
@@ -9,7 +7,7 @@ import { within } from './deadline.ts'
 import { directoryOf, ensureDirectory, groupKey, isCode, socketName, unusable, type Meeting } from './directory.ts'
 import { Election, type Seat } from './election.ts'
 import { Membership } from './member.ts'
-import { closeServer, type OwnerPort } from './owner.ts'
+import { closeServer, openServer, type OwnerPort } from './owner.ts'
 import type { ForwardedPublish, Parcel } from './protocol.ts'
 import { Relay, type Patience, type RelayLimits } from './relay.ts'
 import { Tenure } from './tenure.ts'
@@ -54,13 +52,14 @@ const longestPauseMs = 1_000
  * Joins the group of this name on this machine, and takes part in it until `close()`: its processes elect an
  * owner, who alone has the connection to the broker. `publish` and `call` do the same in all of them.
  *
+ * @param relay what may have been asked for already, and waits for an owner
  * @throws `FST_MQTT_GROUP_DIRECTORY`
  */
-export function joinGroup (settings: GroupSettings, hooks: GroupHooks): Group {
+export function joinGroup (settings: GroupSettings, hooks: GroupHooks, relay = new Relay(settings)): Group {
   const directory = directoryOf(settings)
   ensureDirectory(directory)
   groupKey(directory)
-  return new Group(directory, settings, hooks)
+  return new Group(directory, settings, hooks, relay)
 }
 
 /**
@@ -94,13 +93,13 @@ export class Group {
   #closing: Promise<void> | undefined
   #wake: () => void = () => {}
 
-  constructor (directory: string, settings: GroupSettings, hooks: GroupHooks) {
+  constructor (directory: string, settings: GroupSettings, hooks: GroupHooks, relay: Relay) {
     this.clientId = clientIdOf(settings.group, directory)
     this.#directory = directory
     this.#settings = settings
     this.#hooks = hooks
     this.#election = new Election(directory)
-    this.#relay = new Relay(settings)
+    this.#relay = relay
     this.#running = this.#run()
   }
 
@@ -117,11 +116,6 @@ export class Group {
   /** What keeps this process from a role; undefined when it has one. */
   get trouble (): Error | undefined {
     return this.#role === undefined ? this.#trouble : undefined
-  }
-
-  /** What of this process is not answered yet. */
-  get waiting (): { readonly messages: number, readonly bytes: number } {
-    return this.#relay.waiting
   }
 
   /** Resolves with the first role. Rejects with `FST_MQTT_CLOSED` if there was none before `close()`. */
@@ -156,22 +150,42 @@ export class Group {
     return this.#tenure?.check() ?? false
   }
 
-  /** Leaves the group, and hands the connection over if it is ours. Settles all promises, in bounded time. */
-  async close (): Promise<void> {
-    await (this.#closing ??= this.#close())
+  /**
+   * Leaves the group, and hands the connection over if it is ours. Settles all promises, in bounded time.
+   *
+   * @param drainMs milliseconds for what is being published; default `drainTimeoutMs`
+   */
+  async close (drainMs = this.#settings.drainTimeoutMs): Promise<void> {
+    await (this.#closing ??= this.#close(drainMs))
   }
 
-  async #close (): Promise<void> {
-    const { drainTimeoutMs } = this.#settings
+  /** Leaves the group at once. What waits in this process waits on, for the next group with this relay. */
+  async leave (): Promise<void> {
+    await (this.#closing ??= this.#leave())
+  }
+
+  async #close (drainMs: number): Promise<void> {
     this.#mayLead = false
-    if (this.#tenure === undefined) await this.#relay.flush(drainTimeoutMs)
+    if (this.#tenure === undefined) await this.#relay.flush(drainMs)
     this.#isClosed = true
-    await this.#tenure?.close(2 * drainTimeoutMs + 1_000)
+    await this.#tenure?.close(2 * drainMs + 1_000)
     this.#relay.close()
+    await this.#end(drainMs)
+  }
+
+  async #leave (): Promise<void> {
+    this.#mayLead = false
+    this.#isClosed = true
+    this.#tenure?.stepDown()
+    this.#relay.detach()
+    await this.#end(2 * goodbyeMs)
+  }
+
+  async #end (drainMs: number): Promise<void> {
     await this.#membership?.close(goodbyeMs)
     this.#wake()
     await this.#running
-    await within(this.#resigning, drainTimeoutMs)
+    await within(this.#resigning, drainMs)
     this.#setRole(undefined)
     this.#tellWhoWaits()
   }
@@ -196,13 +210,15 @@ export class Group {
     const key = groupKey(this.#directory)
     const seat = this.#election.current()
     if (seat === undefined) return await this.#lead(0, key)
+    const since = performance.now()
     const { reason, error, wasMember } = await this.#follow(seat, key)
     switch (reason) {
       case 'refused': break
       case 'silent': return await this.#lead(seat.term, key)
       case 'closed':
-        if (wasMember) return true
-        if (isCode(error, 'ECONNREFUSED', 'ENOENT')) return await this.#lead(seat.term, key)
+        // One that takes us in only to throw us out, again and again, is not to be asked without a pause.
+        if (wasMember) return performance.now() - since > this.#settings.heartbeatMs
+        if (isCode(error, 'ECONNREFUSED', 'ENOENT')) return await this.#lead(seat.term, key, seat.socketPath)
         // It died just now, or so many connect at once that there is no room.
         if (error === undefined || isCode(error, 'ECONNRESET', 'EPIPE', 'EAGAIN')) return false
     }
@@ -228,13 +244,13 @@ export class Group {
     return { ...end, wasMember }
   }
 
-  async #lead (lastTerm: number, key: Buffer): Promise<boolean> {
+  async #lead (lastTerm: number, key: Buffer, deadSocketPath?: string): Promise<boolean> {
     // The engine may still be about to disconnect.
     await within(this.#resigning, this.#settings.drainTimeoutMs)
     const path = join(this.#directory, socketName())
-    const server = await this.#listen(path)
+    const server = await openServer(path, (error) => this.#complain(error))
     // Claimed last: whoever finds the seat finds somebody who listens.
-    const seat = this.#claim(lastTerm, path)
+    const seat = this.#claim(lastTerm, path, deadSocketPath)
     if (seat === undefined) {
       await closeServer(server)
       return false
@@ -254,10 +270,10 @@ export class Group {
     return true
   }
 
-  #claim (lastTerm: number, socketPath: string): Seat | undefined {
+  #claim (lastTerm: number, socketPath: string, deadSocketPath: string | undefined): Seat | undefined {
     if (!this.#mayLead) return undefined
     try {
-      return this.#election.claim(lastTerm, socketPath)
+      return this.#election.claim(lastTerm, socketPath, deadSocketPath)
     } catch (error) {
       this.#complain(error)
       return undefined
@@ -267,22 +283,6 @@ export class Group {
   async #resign (reason: 'lost' | 'closing'): Promise<void> {
     this.#resigning = this.#hooks.resign(reason).catch((error: unknown) => this.#complain(error))
     await this.#resigning
-  }
-
-  async #listen (path: string): Promise<Server> {
-    const server = createServer()
-    try {
-      await new Promise<void>((resolve, reject) => {
-        server.once('error', reject)
-        // In node:cluster the primary would listen instead, for all workers.
-        server.listen({ path, exclusive: true }, resolve)
-      })
-      chmodSync(path, 0o600)
-      return server
-    } catch (error) {
-      server.close()
-      throw error
-    }
   }
 
   #channelSettings (key: Buffer) {

@@ -1,4 +1,5 @@
-import type { Server, Socket } from 'node:net'
+import { chmodSync } from 'node:fs'
+import { createServer, type Server, type Socket } from 'node:net'
 import { errorCode } from '../errors.ts'
 import { Channel, type ChannelEnd, type ChannelSettings } from './channel.ts'
 import { failureOf } from './failures.ts'
@@ -156,6 +157,29 @@ class Visitor {
 }
 
 const endings: readonly string[] = ['FST_MQTT_CLOSED', 'FST_MQTT_DELIVERY_UNKNOWN']
+
+/**
+ * Listens on a socket that no other user can reach.
+ *
+ * @param onError is told of connections that the system does not let us accept
+ */
+export async function openServer (path: string, onError: (error: Error) => void): Promise<Server> {
+  const server = createServer()
+  try {
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject)
+      // In node:cluster the primary would listen instead, for all workers.
+      server.listen({ path, exclusive: true }, resolve)
+    })
+    chmodSync(path, 0o600)
+    // Unheard it would be the end of the process.
+    server.on('error', onError)
+    return server
+  } catch (error) {
+    server.close()
+    throw error
+  }
+}
 
 /** Ends a server; its socket file is gone then. */
 export async function closeServer (server: Server): Promise<void> {

@@ -1,6 +1,6 @@
 import type { PublishProperties, QoS } from '../../types/message.ts'
 import { errors } from '../errors.ts'
-import { maxFieldBytes, maxRemainingLength, propertiesProblem } from '../guard.ts'
+import { maxFieldBytes, maxRemainingLength, propertiesProblem, textProblem } from '../guard.ts'
 import { isRecord } from '../values.ts'
 import { isFailure, type Failure } from './failures.ts'
 import { bytesRoom, textRoom, type FrameBody, type FrameWriter } from './frames.ts'
@@ -27,6 +27,8 @@ export interface ForwardedPublish {
   readonly qos: QoS
   readonly retain: boolean
   readonly properties: PublishProperties | undefined
+  /** That of the codec, which the owner sends where its connection has properties. */
+  readonly contentType?: string | undefined
 }
 
 /** What an operation takes, and what it answers: a value that has JSON, and bytes. */
@@ -99,6 +101,7 @@ const magic = 0x46_4d_4d_51
 const retainBit = 0b100
 const propertiesBit = 0b1000
 const abortableBit = 0b1_0000
+const contentTypeBit = 0b10_0000
 
 /**
  * Appends a frame to what will be written.
@@ -132,13 +135,16 @@ export function encode (writer: FrameWriter, frame: Frame): void {
 }
 
 function encodePublish (writer: FrameWriter, { id, timeoutMs, isAbortable, publish }: PublishFrame): void {
-  const { topic, payload, qos, retain, properties } = publish
+  const { topic, payload, qos, retain, properties, contentType } = publish
   const json = properties === undefined ? undefined : propertiesJson(properties)
   const flags = qos | (retain ? retainBit : 0) | (json === undefined ? 0 : propertiesBit) |
-    (isAbortable ? abortableBit : 0)
+    (isAbortable ? abortableBit : 0) | (contentType === undefined ? 0 : contentTypeBit)
   assertFits(topic, payload.length + (json?.length ?? 0))
-  const room = 9 + textRoom(topic) + (json === undefined ? 0 : 4 + bytesRoom(json)) + bytesRoom(payload)
+  if (contentType !== undefined) assertFits(contentType, 0)
+  const room = 9 + textRoom(topic) + (contentType === undefined ? 0 : textRoom(contentType)) +
+    (json === undefined ? 0 : 4 + bytesRoom(json)) + bytesRoom(payload)
   writer.begin(types.publish, room).uint32(id).uint32(timeoutMs).uint8(flags).text(topic)
+  if (contentType !== undefined) writer.text(contentType)
   if (json !== undefined) writer.uint32(json.length).bytes(json)
   writer.bytes(payload).end()
 }
@@ -161,7 +167,7 @@ function encodeReply (writer: FrameWriter, id: number, { data, bytes }: Parcel):
 // The other side would end the connection for more, and be sent it again on the next.
 function assertFits (text: string, bytes: number): void {
   if (text.length * 3 > maxFieldBytes && Buffer.byteLength(text) > maxFieldBytes) {
-    throw new errors.FST_MQTT_BROKER_LIMIT(`a topic name has at most ${maxFieldBytes} bytes`)
+    throw new errors.FST_MQTT_BROKER_LIMIT(`a topic name or content type has at most ${maxFieldBytes} bytes`)
   }
   const most = maxFrameBytes - maxFieldBytes - maxGreetingBytes
   if (bytes > most) throw new errors.FST_MQTT_BROKER_LIMIT(`it has ${bytes} bytes, the largest message has ${most}`)
@@ -214,6 +220,7 @@ function decodePublish (body: FrameBody): PublishFrame {
       topic: body.text(),
       qos: qos as QoS,
       retain: (flags & retainBit) !== 0,
+      contentType: (flags & contentTypeBit) === 0 ? undefined : contentTypeIn(body.text()),
       properties: (flags & propertiesBit) === 0 ? undefined : propertiesIn(body.bytes(body.uint32())),
       payload: body.keepRest()
     }
@@ -255,6 +262,12 @@ function propertiesIn (json: Buffer): PublishProperties {
   const problem = propertiesProblem(properties)
   if (problem !== undefined) throw malformed(`properties that cannot be sent: ${problem}`)
   return properties
+}
+
+function contentTypeIn (text: string): string {
+  const problem = textProblem(text)
+  if (problem !== undefined) throw malformed(`a content type that cannot be sent: ${problem}`)
+  return text
 }
 
 // What is undefined is not there on the other side: null, and for properties nothing.

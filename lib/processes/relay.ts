@@ -1,4 +1,5 @@
 import { errors } from '../errors.ts'
+import { listen, unlisten, type Abortable } from '../session/aborts.ts'
 import { within } from './deadline.ts'
 import type { ForwardedPublish, Parcel } from './protocol.ts'
 
@@ -40,9 +41,9 @@ const theOwner = 'the owner of the group'
 const taskBytes = 64
 
 /**
- * The publishes and calls of this process on their way to whoever owns the connection. They outlive it: what
- * is not answered when the way is lost goes to the next owner. Every promise settles, by the answer, its
- * timeout, its signal or the end.
+ * The publishes and calls of this process on their way to whoever owns the connection. They wait while there
+ * is nobody, and outlive the owner: what is not answered when the way is lost goes to the next one. Every
+ * promise settles, by the answer, its timeout, its signal or the end.
  */
 export class Relay implements TaskHost {
   readonly #limits: RelayLimits
@@ -138,8 +139,8 @@ export class Relay implements TaskHost {
     if (this.#tasks.size === 0) for (const resolve of this.#onIdle.splice(0)) resolve()
   }
 
-  onAbort (task: Task): void {
-    this.#giveUp(task, aborted(task.signal))
+  onAbort (task: Task, signal: AbortSignal): void {
+    this.#giveUp(task, aborted(signal))
   }
 
   // No async functions from here to the socket: each would cost a promise for each message.
@@ -208,11 +209,11 @@ export class Relay implements TaskHost {
 
 interface TaskHost {
   onSettled (task: Task): void
-  onAbort (task: Task): void
+  onAbort (task: Task, signal: AbortSignal): void
 }
 
 /** One operation on its way, which settles once. */
-export class Task {
+export class Task implements Abortable {
   readonly id: number
   readonly operation: Operation
   readonly bytes: number
@@ -226,7 +227,6 @@ export class Task {
   readonly #host: TaskHost
   readonly #resolve: (parcel: Parcel | undefined) => void
   readonly #reject: (error: Error) => void
-  readonly #onAbort: (() => void) | undefined
 
   constructor (
     id: number,
@@ -246,8 +246,7 @@ export class Task {
     this.#host = host
     this.#resolve = resolve
     this.#reject = reject
-    this.#onAbort = signal === undefined ? undefined : () => host.onAbort(this)
-    if (this.#onAbort !== undefined) signal?.addEventListener('abort', this.#onAbort, { once: true })
+    if (signal !== undefined) listen(signal, this)
   }
 
   /** QoS 1 may arrive twice; QoS 0 and 2 may not, and of calls nobody knows. */
@@ -258,6 +257,10 @@ export class Task {
   /** QoS 0 does not wait for a connection, in no process. */
   get mayWait (): boolean {
     return this.operation.type === 'call' || this.operation.publish.qos > 0
+  }
+
+  onAbort (signal: AbortSignal): void {
+    this.#host.onAbort(this, signal)
   }
 
   remainingMs (now: number): number {
@@ -275,12 +278,12 @@ export class Task {
   #settles (): boolean {
     if (this.#isSettled) return false
     this.#isSettled = true
-    if (this.#onAbort !== undefined) this.signal?.removeEventListener('abort', this.#onAbort)
+    if (this.signal !== undefined) unlisten(this.signal, this)
     this.#host.onSettled(this)
     return true
   }
 }
 
-function aborted (signal: AbortSignal | undefined): Error {
-  return new errors.FST_MQTT_ABORTED({ cause: signal?.reason })
+function aborted (signal: AbortSignal): Error {
+  return new errors.FST_MQTT_ABORTED({ cause: signal.reason })
 }

@@ -74,7 +74,7 @@ export class Tenure implements Route {
   check (): boolean {
     if (this.#isOver) return false
     if (this.#isHeld()) return true
-    if (!this.#isClosing) this.#stepDown()
+    if (!this.#isClosing) this.stepDown()
     return false
   }
 
@@ -98,6 +98,18 @@ export class Tenure implements Route {
     this.#end()
   }
 
+  /** Lets go at once: another process has taken over, or is to. What this one asked for goes to the next. */
+  stepDown (): void {
+    if (this.#isOver) return
+    this.#isOver = true
+    clearInterval(this.#clock)
+    this.#relay.detach()
+    // Before the engine lets go: what fails by that is not to be told to members, who ask the next owner.
+    void this.#desk.close(0)
+    void this.#hooks.resign('lost')
+    this.#end()
+  }
+
   #isHeld (): boolean {
     try {
       return this.#election.isHeld(this.#seat)
@@ -118,15 +130,5 @@ export class Tenure implements Route {
     } catch (error) {
       this.#hooks.onTrouble(error)
     }
-  }
-
-  #stepDown (): void {
-    this.#isOver = true
-    clearInterval(this.#clock)
-    this.#relay.detach()
-    // Before the engine lets go: what fails by that is not to be told to members, who ask the next owner.
-    void this.#desk.close(0)
-    void this.#hooks.resign('lost')
-    this.#end()
   }
 }

@@ -76,6 +76,11 @@ export class CoveringBook {
     this.#letGo()
   }
 
+  /** As `SubscriptionBook.doubt`. */
+  doubt (): void {
+    this.#book.doubt()
+  }
+
   close (): void {
     this.#isUp = false
     this.#book.close()
@@ -109,6 +114,11 @@ export class CoveringBook {
   /** As `SubscriptionBook.filterOf`. */
   filterOf (subscriptionIdentifier: number): string | undefined {
     return this.#book.filterOf(subscriptionIdentifier)
+  }
+
+  /** As `SubscriptionBook.isNamed`. */
+  isNamed (filter: string): boolean {
+    return this.#book.isNamed(filter)
   }
 
   /** One of each filter. */

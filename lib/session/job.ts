@@ -25,7 +25,7 @@ export type JobState = 'queued' | 'sent' | 'released'
 
 /** One publish on its way, which settles once. */
 export class Job extends Timed implements Abortable {
-  readonly publish: OutgoingPublish
+  publish: OutgoingPublish
   readonly timeoutMs: number
   readonly bytes: number
   state: JobState = 'queued'
@@ -78,11 +78,17 @@ export class Job extends Timed implements Abortable {
   }
 
   onAbort (signal: AbortSignal): void {
-    this.settle(aborted(signal))
+    this.#giveUp(aborted(signal))
   }
 
   onOverdue (): void {
-    this.settle(new errors.FST_MQTT_PUBLISH_TIMEOUT(this.timeoutMs))
+    this.#giveUp(new errors.FST_MQTT_PUBLISH_TIMEOUT(this.timeoutMs))
+  }
+
+  /** In flight it is kept until the broker answers, if it ever does: but not what would be sent again. */
+  #giveUp (error: Error): void {
+    this.settle(error)
+    this.publish = { ...this.publish, payload: noBytes, properties: undefined }
   }
 
   settle (error?: Error): void {
@@ -94,6 +100,8 @@ export class Job extends Timed implements Abortable {
     this.#host.onSettled(this)
   }
 }
+
+const noBytes = Buffer.alloc(0)
 
 export function aborted (signal: AbortSignal): Error {
   return new errors.FST_MQTT_ABORTED({ cause: signal.reason })

@@ -25,6 +25,16 @@ export interface SubscribePacket<R extends SubscribeRequest> {
 /** Filters of one packet: some brokers limit their number. */
 export const maxFilters = 100
 
+/** The first so many of what waits. */
+export function firstOf<T> (all: Iterable<T>, count: number): T[] {
+  const first: T[] = []
+  for (const one of all) {
+    first.push(one)
+    if (first.length === count) break
+  }
+  return first
+}
+
 /** Requests in packets that the broker accepts. */
 export function subscribePackets<R extends SubscribeRequest> (
   requests: readonly R[], maximumPacketSize: number

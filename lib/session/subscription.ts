@@ -30,6 +30,8 @@ export class Subscription {
   pause: Pause | undefined
   /** The last packet with it, until that is answered. */
   sent: Exchange | undefined
+  /** One that overlaps it was asked for before it got an identifier, which is not granted so far. */
+  isNameless = false
   readonly #requests = new Set<SubscribeOptions>()
   #asked: Omit<Grant, 'qos'> | undefined
   #wasGranted = false
@@ -94,6 +96,7 @@ export class Subscription {
   /** @returns whether it was told as refused */
   noteGrant (qos: QoS): boolean {
     if (this.#asked !== undefined) this.held = { ...this.#asked, qos }
+    if (this.#asked?.identifier !== undefined) this.isNameless = false
     this.#wasGranted = true
     this.askAnew()
     const wasTold = this.#toldReason !== undefined
@@ -112,6 +115,12 @@ export class Subscription {
     const isNews = reason !== this.#toldReason
     this.#toldReason = reason
     return isNews
+  }
+
+  /** The broker holds nothing. */
+  forget (): void {
+    this.held = undefined
+    this.isNameless = false
   }
 
   /** What the broker held it may hold no more, or otherwise. */

@@ -6,7 +6,7 @@ import { RetryTimer, type RetryDelays } from './retry-timer.ts'
 import { Subscription, type Pause } from './subscription.ts'
 import { SubscriptionIdentifiers } from './subscription-identifiers.ts'
 import {
-  chunks, maxFilters, reasonOf, subscribePackets, subscribeProblem, type SubscribeLimits
+  chunks, firstOf, maxFilters, reasonOf, subscribePackets, subscribeProblem, type SubscribeLimits
 } from './subscription-packets.ts'
 
 /** What the subscription book needs from whoever holds the connection. */
@@ -102,7 +102,7 @@ export class SubscriptionBook {
     if (this.#isClosed) return
     this.#isUp = true
     for (const subscription of this.#subscriptions.values()) {
-      if (!sessionPresent) subscription.held = undefined
+      if (!sessionPresent) subscription.forget()
       else if (this.#port.version === 5) subscription.doubt()
       subscription.askAnew()
       this.#review(subscription)
@@ -116,6 +116,11 @@ export class SubscriptionBook {
     this.#exchanges.clear()
     this.#due.clear()
     for (const subscription of this.#subscriptions.values()) subscription.loseAnswer()
+  }
+
+  /** Somebody else has had the session: what it holds is not known any more. */
+  doubt (): void {
+    for (const subscription of this.#subscriptions.values()) subscription.doubt()
   }
 
   /** Ends every wait and every timer. */
@@ -154,12 +159,20 @@ export class SubscriptionBook {
     return this.#identifiers.filterOf(subscriptionIdentifier)
   }
 
+  /** False while the copies of messages that come by its subscription do not name it. */
+  isNamed (filter: string): boolean {
+    return this.#subscriptions.get(filter)?.isNameless !== true
+  }
+
   #enter (filter: string): Subscription {
     const subscription = new Subscription(filter)
     this.#subscriptions.set(filter, subscription)
     for (const other of this.#identifiers.add(filter)) {
       const overlapping = this.#subscriptions.get(other)
-      if (overlapping !== undefined) this.#review(overlapping)
+      if (overlapping === undefined) continue
+      // What is under way will be renewed only after this one.
+      if (overlapping.sent !== undefined) overlapping.isNameless = true
+      this.#review(overlapping)
     }
     return subscription
   }
@@ -323,15 +336,6 @@ interface PromiseSettlers {
  * 1,024; many, so that 10,000 filters that need a packet each do not take 10,000 round trips.
  */
 const maxUnderWay = 256
-
-function firstOf<T> (all: Iterable<T>, count: number): T[] {
-  const first: T[] = []
-  for (const one of all) {
-    first.push(one)
-    if (first.length === count) break
-  }
-  return first
-}
 
 function closedError (): Error {
   return new errors.FST_MQTT_CONNECTION('the connection was closed before its subscriptions were answered')

@@ -1,13 +1,13 @@
 import { fork, type ChildProcess } from 'node:child_process'
 import cluster, { type Worker as ClusterWorker } from 'node:cluster'
 import { once } from 'node:events'
-import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { appendFileSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Worker } from 'node:worker_threads'
 import mqtt, { type MqttClient } from 'mqtt'
-import type { Command, Report, View, WorkerOptions } from '../fixtures/group-worker.ts'
+import type { Command, Report, Told, View, WorkerOptions } from '../fixtures/group-worker.ts'
 import { onEnd, type Owner } from './cleanup.ts'
 import { within } from './deadline.ts'
 import { Mailbox } from './mailbox.ts'
@@ -16,26 +16,40 @@ import { endWithUs } from './programs.ts'
 
 const script = fileURLToPath(new URL('../fixtures/group-worker.js', import.meta.url))
 const startTimeoutMs = 20_000
+const leaveTimeoutMs = 5_000
 
 /** How workers come to be. */
 export type Kind = 'fork' | 'cluster' | 'thread'
 
+/** How a publish was rejected. */
+export interface Refusal {
+  readonly code: string
+  readonly message: string
+}
+
 /** A process or thread of the group. */
 export interface GroupWorker {
   readonly name: string
+  readonly kind: Kind
   /** Undefined for a thread. */
   readonly pid: number | undefined
   readonly reports: Mailbox<Report>
   readonly role: string | undefined
+  /** All roles that it has had in this group. */
+  readonly roles: readonly string[]
   readonly hasEnded: boolean
+  /** It was killed, or has thrown. */
+  readonly hasDied: boolean
   tell (command: Command): void
   /** `kill -9`; a thread is terminated. */
   kill (): Promise<void>
-  /** Resolves with the answer to a publish: the code of its error, undefined if it was acknowledged. */
-  publish (topic: string, qos: 0 | 1 | 2): Promise<string | undefined>
+  /** Resolves with the answer to a publish: undefined if it was acknowledged. */
+  publish (topic: string, qos: 0 | 1 | 2): Promise<Refusal | undefined>
   /** The next report of a type. */
   next (type: Report['type'], timeoutMs?: number): Promise<Report>
   look (): Promise<View>
+  /** Closes its application. The process or thread is free for another group then. */
+  leave (): Promise<void>
   /** Closes its application. Resolves with the exit code when the process or thread has ended by itself. */
   end (): Promise<number | null>
 }
@@ -45,7 +59,58 @@ interface Handle {
   readonly ended: Promise<number | null>
   tell (command: Command): void
   kill (): void
-  onReport (listener: (report: Report) => void): void
+  onReport (listener: (report: Told) => void): void
+}
+
+/** A process or thread, which is of one group after the other: to start one costs more than most tests. */
+class Program {
+  readonly kind: Kind
+  readonly handle: Handle
+  hasEnded = false
+  readonly started: Promise<void>
+  #turn = 0
+  #onReport: (report: Report) => void = () => {}
+
+  constructor (kind: Kind) {
+    this.kind = kind
+    this.handle = starters[kind]()
+    void this.handle.ended.then(() => { this.hasEnded = true })
+    const started = new Promise<void>((resolve) => this.handle.onReport((report) => {
+      if (report.type === 'started') resolve()
+      // What comes late is about a group that it is no longer of.
+      else if (report.turn === this.#turn) this.#onReport(report)
+    }))
+    this.started = within(started, startTimeoutMs, `start of a ${kind}`)
+    programs.add(this)
+  }
+
+  join (options: WorkerOptions, onReport: (report: Report) => void): void {
+    this.#onReport = onReport
+    this.handle.tell({ do: 'join', turn: ++this.#turn, options })
+  }
+
+  async kill (): Promise<void> {
+    programs.delete(this)
+    if (this.hasEnded) return
+    this.handle.kill()
+    await this.handle.ended
+  }
+}
+
+const programs = new Set<Program>()
+const idle = new Set<Program>()
+
+function takeProgram (kind: Kind): Program {
+  const [free] = [...idle].filter((program) => program.kind === kind && !program.hasEnded)
+  if (free === undefined) return new Program(kind)
+  idle.delete(free)
+  return free
+}
+
+/** Ends all processes and threads that were started for groups: at the end of whoever had them started. */
+export async function endPrograms (): Promise<void> {
+  idle.clear()
+  await Promise.all([...programs].map(async (program) => await program.kill()))
 }
 
 /** Workers of one group on one broker, a load for them, and what became of it. */
@@ -64,7 +129,7 @@ export class GroupRun {
     onEnd(owner, () => rmSync(this.dir, { recursive: true, force: true }))
   }
 
-  /** Starts a worker; it takes part at once unless `dir` is empty. */
+  /** Starts a worker, which takes part at once. */
   async start (kind: Kind, settings: Partial<WorkerOptions> = {}): Promise<GroupWorker> {
     const name = `w${this.workers.length}`
     const options: WorkerOptions = {
@@ -78,18 +143,23 @@ export class GroupRun {
       ...settings
     }
     writeFileSync(options.journal, '')
-    const worker = new StartedWorker(name, starters[kind](options))
+    const worker = new StartedWorker(name, takeProgram(kind))
     this.workers.push(worker)
-    onEnd(this.#owner, async () => await worker.kill())
-    await worker.next('started', startTimeoutMs)
+    onEnd(this.#owner, async () => await worker.leave())
+    await worker.join(options)
     return worker
   }
 
-  /** Starts some workers, and waits until the owner is connected and the others are with it. */
-  async startAll (kind: Kind, size: number): Promise<GroupWorker[]> {
-    const workers = await Promise.all(Array.from({ length: size }, async () => await this.start(kind)))
+  /** Starts a worker of each kind, and waits until the owner is connected and the others are with it. */
+  async startAll (kinds: readonly Kind[]): Promise<GroupWorker[]> {
+    const workers = await Promise.all(kinds.map(async (kind) => await this.start(kind)))
     await this.settled()
     return workers
+  }
+
+  /** Everybody leaves; nobody is left behind in the private directory then. */
+  async leave (): Promise<void> {
+    await Promise.all(this.alive.map(async (worker) => await worker.leave()))
   }
 
   /** Resolves with the owner when one is connected and all others are its members. */
@@ -108,10 +178,16 @@ export class GroupRun {
     return owner
   }
 
+  /** Writes down what this process has done, which is of the group too. */
+  note (line: string): void {
+    appendFileSync(join(this.dir, 'here.journal'), `${line}\n`)
+  }
+
   /** Lines that a worker, or all, have written. */
   lines (word: string, worker?: GroupWorker): string[][] {
-    const names = worker === undefined ? this.workers.map(({ name }) => name) : [worker.name]
-    return names.flatMap((name) => readFileSync(join(this.dir, `${name}.journal`), 'utf8').split('\n'))
+    const all = readdirSync(this.dir).filter((name) => name.endsWith('.journal'))
+    const names = worker === undefined ? all : [`${worker.name}.journal`]
+    return names.flatMap((name) => readFileSync(join(this.dir, name), 'utf8').split('\n'))
       .map((line) => line.split(' ')).filter(([first]) => first === word)
   }
 
@@ -133,25 +209,44 @@ class StartedWorker implements GroupWorker {
   readonly pid: number | undefined
   readonly reports = new Mailbox<Report>()
   role: string | undefined
+  readonly roles: string[] = []
   /** The last connection of this worker was completed. */
   isUp = false
-  hasEnded = false
-  readonly #handle: Handle
+  readonly #program: Program
+  #hasLeft = false
+  #isKilled = false
+  #isEnding = false
   #lastId = 0
 
-  constructor (name: string, handle: Handle) {
+  constructor (name: string, program: Program) {
     this.name = name
-    this.pid = handle.pid
-    this.#handle = handle
-    handle.onReport((report) => {
+    this.pid = program.handle.pid
+    this.#program = program
+  }
+
+  get kind (): Kind {
+    return this.#program.kind
+  }
+
+  get hasEnded (): boolean {
+    return this.#isKilled || this.#hasLeft || this.#program.hasEnded
+  }
+
+  get hasDied (): boolean {
+    return this.#isKilled || (this.#program.hasEnded && !this.#isEnding)
+  }
+
+  async join (options: WorkerOptions): Promise<void> {
+    await this.#program.started
+    this.#program.join(options, (report) => {
       if (report.type === 'role') {
         this.role = report.role
+        if (report.role !== undefined) this.roles.push(report.role)
         this.isUp = false
       }
       if (report.type === 'up') this.isUp = true
       this.reports.put(report)
     })
-    void handle.ended.then(() => { this.hasEnded = true })
   }
 
   async next (type: Report['type'], timeoutMs?: number): Promise<Report> {
@@ -159,22 +254,21 @@ class StartedWorker implements GroupWorker {
   }
 
   tell (command: Command): void {
-    this.#handle.tell(command)
+    this.#program.handle.tell(command)
   }
 
   async kill (): Promise<void> {
-    if (this.hasEnded) return
-    this.hasEnded = true
-    this.#handle.kill()
-    await this.#handle.ended
+    this.#isKilled = true
+    await this.#program.kill()
   }
 
-  async publish (topic: string, qos: 0 | 1 | 2): Promise<string | undefined> {
+  async publish (topic: string, qos: 0 | 1 | 2): Promise<Refusal | undefined> {
     const id = ++this.#lastId
     this.tell({ do: 'publish', id, topic, qos })
     const answer = await this.reports.take(
       (report) => report.type === 'published' && report.id === id, `answer to ${this.name}`, 15_000)
-    return answer.type === 'published' ? answer.code : undefined
+    if (answer.type !== 'published' || answer.code === undefined) return undefined
+    return { code: answer.code, message: answer.message }
   }
 
   async look (): Promise<View> {
@@ -184,23 +278,33 @@ class StartedWorker implements GroupWorker {
     return answer.view
   }
 
+  async leave (): Promise<void> {
+    if (this.hasEnded) return
+    this.#isEnding = true
+    this.tell({ do: 'leave' })
+    try {
+      await this.next('left', leaveTimeoutMs)
+      this.#hasLeft = true
+      idle.add(this.#program)
+    } catch {
+      await this.kill()
+    }
+  }
+
   async end (): Promise<number | null> {
+    this.#isEnding = true
     this.tell({ do: 'end' })
-    return await within(this.#handle.ended, 10_000, `end of ${this.name}`)
+    return await within(this.#program.handle.ended, 10_000, `end of ${this.name}`)
   }
 }
 
-const starters: Record<Kind, (options: WorkerOptions) => Handle> = {
-  fork: (options) => processHandle(fork(script, { env: environment(options) })),
-  cluster: (options) => {
+const starters: Record<Kind, () => Handle> = {
+  fork: () => processHandle(fork(script, { execArgv: [] })),
+  cluster: () => {
     cluster.setupPrimary({ exec: script, execArgv: [] })
-    return clusterHandle(cluster.fork(environment(options)))
+    return clusterHandle(cluster.fork())
   },
-  thread: (options) => threadHandle(new Worker(script, { workerData: options }))
-}
-
-function environment (options: WorkerOptions): NodeJS.ProcessEnv {
-  return { ...process.env, GROUP_WORKER: JSON.stringify(options) }
+  thread: () => threadHandle(new Worker(script))
 }
 
 function processHandle (child: ChildProcess): Handle {
@@ -210,7 +314,7 @@ function processHandle (child: ChildProcess): Handle {
     ended: exitCode(child),
     tell: (command) => { child.send(command) },
     kill: () => { child.kill('SIGKILL') },
-    onReport: (listener) => child.on('message', (report) => listener(report as Report))
+    onReport: (listener) => child.on('message', (report) => listener(report as Told))
   }
 }
 
@@ -218,7 +322,7 @@ function clusterHandle (worker: ClusterWorker): Handle {
   return {
     ...processHandle(worker.process),
     ended: exitCode(worker),
-    onReport: (listener) => worker.on('message', (report) => listener(report as Report))
+    onReport: (listener) => worker.on('message', (report) => listener(report as Told))
   }
 }
 
@@ -241,14 +345,18 @@ async function exitCode (ending: ChildProcess | ClusterWorker): Promise<number |
 
 /** What was published to the group and by it, and what became of that. */
 export interface Outcome {
+  /** To the group and by it. */
+  readonly sent: number
   /** Sent to the group, but never handled to the end. */
   readonly lost: number
   /** Times that a handler began with what another had begun with, and the broker had been sent once. */
   readonly duplicates: number
   /** Acknowledged to whoever published by the group, but never delivered. */
   readonly lostByGroup: number
-  /** Publishes by the group that were neither acknowledged nor rejected. */
+  /** Publishes by the group that were rejected. */
   readonly failedByGroup: number
+  /** Publishes by those of the group who have not died whose promise has not settled. */
+  readonly hanging: number
 }
 
 /** A client beside the group: publishes numbered messages to it, and receives what it publishes. */
@@ -287,6 +395,7 @@ export class Load {
   /** Publishes to the group, so many messages a second; before, somebody must have subscribed. */
   begin (rate: number): void {
     this.#timer = setInterval(() => this.#publish(), 1_000 / rate)
+    for (const worker of this.#run.alive) worker.tell({ do: 'go on' })
   }
 
   get acked (): number {
@@ -299,7 +408,7 @@ export class Load {
     await within((async () => { while (this.#acked < goal) await tick() })(), 30_000, `${count} more messages`)
   }
 
-  /** Ends the load, waits until all has arrived or nothing more does, and counts. */
+  /** Ends the load, waits until all has arrived, but not for ever, and counts. It can begin again. */
   async stop (timeoutMs = 20_000): Promise<Outcome> {
     clearInterval(this.#timer)
     for (const worker of this.#run.alive) worker.tell({ do: 'be quiet' })
@@ -316,8 +425,8 @@ export class Load {
   }
 
   #isAllThere (): boolean {
-    const { lost, lostByGroup } = this.#count()
-    return lost === 0 && lostByGroup === 0
+    const { lost, lostByGroup, hanging } = this.#count()
+    return lost === 0 && lostByGroup === 0 && hanging === 0
   }
 
   #count (): Outcome {
@@ -325,11 +434,15 @@ export class Load {
       .filter((number) => !this.#repeated.has(number))
     const done = new Set(this.#run.lines('done').map(([, number]) => number))
     const acked = this.#run.lines('acked').map(([, id]) => id ?? '')
+    const survivors = this.#run.workers.filter(({ hasDied }) => !hasDied)
+    const countOf = (word: string) => survivors.flatMap((worker) => this.#run.lines(word, worker)).length
     return {
+      sent: this.#sent + acked.length,
       lost: this.#sent - done.size,
       duplicates: begun.length - new Set(begun).size,
       lostByGroup: acked.filter((id) => !this.#received.has(id)).length,
-      failedByGroup: this.#run.lines('failed').length
+      failedByGroup: this.#run.lines('failed').length,
+      hanging: countOf('asked') - countOf('acked') - countOf('failed')
     }
   }
 }

@@ -1,7 +1,7 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { pbkdf2Sync, randomBytes } from 'node:crypto'
 import { EventEmitter, once } from 'node:events'
-import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { copyFileSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { onEnd, type Owner } from './cleanup.ts'
@@ -58,6 +58,8 @@ export interface Mosquitto {
   stop (signal?: NodeJS.Signals): Promise<void>
   /** Starts it again on the same ports and the same folder. */
   start (): Promise<void>
+  /** Has it write to its folder what a kill would lose: sessions and messages, where `persistence` is on. */
+  save (): Promise<void>
   /** All that the broker has logged, restarts included. */
   log (): string
   /** Resolves when the log holds `pattern` after its first `since` characters. */
@@ -154,6 +156,17 @@ class MosquittoProcess implements Mosquitto {
     const timer = setTimeout(() => child.kill('SIGKILL'), killAfterMs)
     await ended
     clearTimeout(timer)
+  }
+
+  async save (): Promise<void> {
+    const file = join(this.directory, 'mosquitto.db')
+    // It is renamed to that when it is complete.
+    rmSync(file, { force: true })
+    this.#child?.kill('SIGUSR1')
+    const saved = (async () => {
+      while (!existsSync(file)) await new Promise((resolve) => setTimeout(resolve, 5))
+    })()
+    await within(saved, startTimeoutMs, 'saved database')
   }
 
   log (): string {
