@@ -72,7 +72,7 @@ export class RegisteredTopic implements Topic<Params, unknown>, Route {
     this.#hooks = hooks
     this.#topicPrefix = topicPrefix
     this.lifecycle = new Lifecycle(hooks, options.hooks)
-    this.log = loggerOf(server, pattern, options.logLevel)
+    this.log = logFor(server, pattern, options.logLevel)
     this.placed = placePattern(pattern, { prefix, topicPrefix, absolute: options.absolute }, converters)
     this.filter = this.placed.filter
     this.prefix = options.absolute ? '' : prefix
@@ -232,7 +232,7 @@ export class RegisteredTopic implements Topic<Params, unknown>, Route {
 }
 
 /** @throws `FST_MQTT_TOPIC_OPTIONS` for a level that the logger does not know */
-function loggerOf ({ log }: FastifyInstance, pattern: string, level: string | undefined): FastifyInstance['log'] {
+function logFor ({ log }: FastifyInstance, pattern: string, level: string | undefined): FastifyInstance['log'] {
   if (level === undefined) return log
   try {
     return log.child({}, { level })
