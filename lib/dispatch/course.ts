@@ -2,6 +2,7 @@ import type { Loss } from './backlog.ts'
 import { bury } from './dead-letter.ts'
 import type { Delivery } from './delivery.ts'
 import type { Group, Lane } from './group.ts'
+import { weightOf } from './message.ts'
 import type { Passage } from './passage.ts'
 import type { MessageHandler } from './pipeline.ts'
 import { Retry, retryDelay } from './retry.ts'
@@ -45,8 +46,7 @@ export class Course implements Task {
   }
 
   get bytes (): number {
-    const { topic, payload } = this.delivery.incoming
-    return topic.length + payload.length
+    return weightOf(this.delivery.incoming)
   }
 
   /** What has been acknowledged would not come again either. */

@@ -5,7 +5,7 @@ import { propertiesProblem } from '../guard.ts'
 import type { CourseObserver } from './course.ts'
 import type { Delivery, DeliveryPort } from './delivery.ts'
 import type { Group } from './group.ts'
-import { copyProperties, type Incoming } from './message.ts'
+import { copyProperties, weightOf, type Incoming } from './message.ts'
 import type { Receipt } from './receipt.ts'
 import { retryDelay, type RetryPolicy } from './retry.ts'
 import type { Task } from './scheduler.ts'
@@ -86,8 +86,7 @@ class DeadLetter implements Task {
   }
 
   get bytes (): number {
-    const { topic, payload } = this.#delivery.incoming
-    return topic.length + payload.length
+    return weightOf(this.#delivery.incoming)
   }
 
   get isDroppable (): boolean {

@@ -1,5 +1,5 @@
 import type { Backlog, Waiting } from './backlog.ts'
-import type { Incoming } from './message.ts'
+import { weightOf, type Incoming } from './message.ts'
 import { Queue, type Place } from './queue.ts'
 import type { Receipt } from './receipt.ts'
 
@@ -51,7 +51,7 @@ class Held implements Waiting {
   }
 
   get bytes (): number {
-    return this.incoming.topic.length + this.incoming.payload.length
+    return weightOf(this.incoming)
   }
 
   get isDroppable (): boolean {

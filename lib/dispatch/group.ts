@@ -58,8 +58,11 @@ export class Group {
   /** @returns whose turn it is now; undefined if nobody waits, or the task was not the owner */
   pass (lane: Lane, task: Task): Task | undefined {
     if (lane.owner !== task) return undefined
-    const next = task.followers?.shift()
-    if (next !== undefined) next.followers = task.followers
+    const { followers } = task
+    const next = followers?.shift()
+    // One that is through must not refer to those after it: grown old, it would keep all of them as garbage.
+    task.followers = undefined
+    if (next !== undefined) next.followers = followers
     else if (this.#lanes.size > 0) this.#lanes.delete(lane.key)
     lane.owner = next
     return next

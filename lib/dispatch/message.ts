@@ -30,6 +30,11 @@ export interface Incoming {
   drop? (): void
 }
 
+/** What a message takes of the limits: its topic name and its payload, in bytes. */
+export function weightOf (incoming: Incoming): number {
+  return incoming.topic.length + (incoming.size ?? incoming.payload.length)
+}
+
 /** What a message knows of the topic that it is for. */
 export interface Recipient {
   readonly pattern: string

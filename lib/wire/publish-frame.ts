@@ -21,6 +21,8 @@ export class PublishFrame {
   #end: number
   #isDetached: boolean
   #keepers: number
+  /** Whether it will be detached when the turn ends. */
+  #isListed: boolean
   #payload: Buffer | undefined
   #properties: DecodedProperties | undefined
 
@@ -46,6 +48,7 @@ export class PublishFrame {
     this.#end = end
     this.#isDetached = false
     this.#keepers = 0
+    this.#isListed = false
     this.#payload = undefined
     this.#properties = undefined
   }
@@ -61,7 +64,8 @@ export class PublishFrame {
 
   /** The payload as text, with U+FFFD where it is no UTF-8. */
   utf8 (): string {
-    return this.#bytes.toString('utf8', this.#payloadAt, this.#end)
+    // By no name: to look it up costs as much as to decode a short text.
+    return this.#bytes.toString(undefined, this.#payloadAt, this.#end)
   }
 
   /** The properties in the form of mqtt-packet, decoded when first asked for; undefined if there are none. */
@@ -73,16 +77,27 @@ export class PublishFrame {
   /** Somebody needs it also later. If that is beyond this turn of the event loop, it is detached. */
   keep (): void {
     if (++this.#keepers > 1 || this.#isDetached) return
-    if (kept.push(this) === 1) setImmediate(detachKept)
+    this.#isListed = true
+    listed++
+    if (kept.push(this) === 1 && !isScheduled) {
+      isScheduled = true
+      setImmediate(detachKept)
+    }
   }
 
   /** One of those who keep it needs it no more. */
   drop (): void {
-    this.#keepers--
+    if (--this.#keepers > 0 || !this.#isListed) return
+    this.#isListed = false
+    // In one turn there may be thousands of them, which would all grow old here.
+    if (--listed === 0) kept.length = 0
   }
 
-  get isKept (): boolean {
-    return this.#keepers > 0
+  /** The turn in which it was kept ends. */
+  onTurnEnd (): void {
+    if (!this.#isListed) return
+    this.#isListed = false
+    this.detach()
   }
 
   /**
@@ -106,12 +121,15 @@ export class PublishFrame {
 }
 
 /** What is looked at when the turn ends: most is through by then, and its copy would be for nothing. */
-let kept: PublishFrame[] = []
+const kept: PublishFrame[] = []
+/** How many of them are still kept. */
+let listed = 0
+let isScheduled = false
 
 function detachKept (): void {
-  const frames = kept
-  kept = []
-  for (const frame of frames) if (frame.isKept) frame.detach()
+  isScheduled = false
+  listed = 0
+  for (const frame of kept.splice(0)) frame.onTurnEnd()
 }
 
 /**
