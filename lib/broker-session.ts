@@ -157,14 +157,15 @@ export class BrokerSession {
   /**
    * Connects and waits until every subscription is answered.
    *
-   * @throws rejects with `FST_MQTT_CONNECT_FAILED` after `connectTimeout`, or at once if no other attempt
-   *   would help; with `FST_MQTT_CLOSED` if it is closed meanwhile
+   * @param timeoutMs default `connectTimeout`
+   * @throws rejects with `FST_MQTT_CONNECT_FAILED` after that time, or at once if no other attempt would
+   *   help; with `FST_MQTT_CLOSED` if it is closed meanwhile
    */
-  async start (): Promise<void> {
+  async start (timeoutMs: number = this.#settings.connectTimeoutMs): Promise<void> {
     const isOurs = !this.#link.isOpen
     this.open()
-    if (await this.#isReadyWithin(this.#settings.connectTimeoutMs)) return
-    const error = this.#startError()
+    if (await this.#isReadyWithin(timeoutMs)) return
+    const error = this.#startError(timeoutMs)
     // One that was started before goes on.
     if (isOurs) await this.#giveUp(error)
     throw error
@@ -239,7 +240,7 @@ export class BrokerSession {
     return isReady
   }
 
-  #startError (): Error {
+  #startError (timeoutMs: number = this.#settings.connectTimeoutMs): Error {
     const { attempts, lastError, isUp } = this.#link
     if (this.#isClosing) return new errors.FST_MQTT_CLOSED(this.#settings.address.text)
     const reason = isUp
@@ -247,7 +248,7 @@ export class BrokerSession {
       : this.#trouble?.message ?? 'no answer'
     return new errors.FST_MQTT_CONNECT_FAILED(
       this.#settings.address.text,
-      this.#settings.connectTimeoutMs,
+      Math.round(timeoutMs),
       attempts === 1 ? '1 attempt' : `${attempts} attempts`,
       reason,
       { cause: lastError }

@@ -227,8 +227,12 @@ export class Engine {
   }
 
   async #start (): Promise<void> {
+    const since = performance.now()
     await this.#session.start()
-    await this.#administrator?.connect()
+    if (this.#administrator === undefined) return
+    // Together they have what Fastify waits for.
+    const leftMs = this.settings.connectTimeoutMs - (performance.now() - since)
+    await this.#administrator.#session.start(Math.max(1, leftMs))
   }
 
   async #close (): Promise<void> {

@@ -45,11 +45,7 @@ export class HookBook {
   constructor (parent?: HookBook) {
     this.#parent = parent
     this.#hooks = new Map([...messageHooks, ...scopeHooks].map((name) => [name, [...parent?.of(name) ?? []]]))
-    parent?.adopt(this)
-  }
-
-  adopt (child: HookBook): void {
-    this.#children.push(child)
+    if (parent !== undefined) parent.#children.push(this)
   }
 
   add (name: ScopeHookName, hook: Hook): void {
