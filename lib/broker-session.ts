@@ -14,6 +14,7 @@ import { Inbox, type Deliver } from './session/inbox.ts'
 import type { Patience } from './session/job.ts'
 import type { BrokerLimits, Link, LinkEvents, OutgoingPublish } from './session/link.ts'
 import { Outbox } from './session/outbox.ts'
+import { isHangUp } from './session/refusals.ts'
 
 /** What the broker's side needs of the application's. */
 export interface BrokerSessionHost {
@@ -156,14 +157,15 @@ export class BrokerSession {
   /**
    * Connects and waits until every subscription is answered.
    *
-   * @throws rejects with `FST_MQTT_CONNECT_FAILED` after `connectTimeout`, or at once if no other attempt
-   *   would help; with `FST_MQTT_CLOSED` if it is closed meanwhile
+   * @param timeoutMs default `connectTimeout`
+   * @throws rejects with `FST_MQTT_CONNECT_FAILED` after that time, or at once if no other attempt would
+   *   help; with `FST_MQTT_CLOSED` if it is closed meanwhile
    */
-  async start (): Promise<void> {
+  async start (timeoutMs: number = this.#settings.connectTimeoutMs): Promise<void> {
     const isOurs = !this.#link.isOpen
     this.open()
-    if (await this.#isReadyWithin(this.#settings.connectTimeoutMs)) return
-    const error = this.#startError()
+    if (await this.#isReadyWithin(timeoutMs)) return
+    const error = this.#startError(timeoutMs)
     // One that was started before goes on.
     if (isOurs) await this.#giveUp(error)
     throw error
@@ -238,7 +240,7 @@ export class BrokerSession {
     return isReady
   }
 
-  #startError (): Error {
+  #startError (timeoutMs: number = this.#settings.connectTimeoutMs): Error {
     const { attempts, lastError, isUp } = this.#link
     if (this.#isClosing) return new errors.FST_MQTT_CLOSED(this.#settings.address.text)
     const reason = isUp
@@ -246,7 +248,7 @@ export class BrokerSession {
       : this.#trouble?.message ?? 'no answer'
     return new errors.FST_MQTT_CONNECT_FAILED(
       this.#settings.address.text,
-      this.#settings.connectTimeoutMs,
+      Math.round(timeoutMs),
       attempts === 1 ? '1 attempt' : `${attempts} attempts`,
       reason,
       { cause: lastError }
@@ -318,6 +320,8 @@ export class BrokerSession {
 
   #onDown (cause: Error, wasUp: boolean): boolean {
     this.#lapse()
+    // As Mosquitto's dynamic security does when it changes what is allowed; it drops subscriptions then.
+    if (isHangUp(cause)) this.book.doubt()
     const isSoon = this.#outbox.onDown(cause)
     const message = describeTrouble(cause, this.#link.everUp, this.#settings)
     this.#trouble = { code: errorCode(cause), message }

@@ -6,7 +6,7 @@ import { inspect, parseArgs } from 'node:util'
 import type { FastifyInstance, FastifyPluginAsync } from 'fastify'
 import type { Mqtt } from '../types/mqtt.ts'
 import { withoutConnecting } from './connecting.ts'
-import { describeError } from './errors.ts'
+import { describeError, errorCode } from './errors.ts'
 
 const usage = `fastify-multimqtt topics <app.js> [--json] [--namespace <name>]
 
@@ -51,7 +51,7 @@ async function main (): Promise<void> {
   const fastify = await load(resolve(file))
   await fastify.ready()
   const mqtt = mqttOf(fastify, values.namespace)
-  process.stdout.write(values.json === true ? `${JSON.stringify(mqtt.topics(), null, 2)}\n` : mqtt.printTopics())
+  process.stdout.write(listOf(mqtt, values.json === true))
   const late = new Promise((resolve) => setTimeout(resolve, closeMs))
   await Promise.race([fastify.close(), late])
 }
@@ -100,4 +100,13 @@ function mqttOf (fastify: FastifyInstance, namespace: string | undefined): Mqtt 
     throw new UsageError(`there is no namespace '${namespace}'`)
   }
   return mqtt
+}
+
+function listOf (mqtt: Mqtt, isJson: boolean): string {
+  try {
+    return isJson ? `${JSON.stringify(mqtt.topics(), null, 2)}\n` : mqtt.printTopics()
+  } catch (error) {
+    if (errorCode(error) !== 'FST_MQTT_NO_DEFAULT') throw error
+    throw new UsageError(`${describeError(error)}: choose one by --namespace`)
+  }
 }

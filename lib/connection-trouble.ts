@@ -18,6 +18,8 @@ export function describeTrouble (cause: Error, wasEverUp: boolean, settings: Par
   // The words of MQTT.js.
   if (text === 'connack timeout') return `no answer within ${connectTimeoutMs} ms`
   if (text === 'Keepalive timeout') return `no sign of life from the broker, with a keepalive of ${keepaliveSeconds} s`
+  // It has no words of the application's in it: options/unspoken.ts.
+  if (errorCode(cause) === 'FST_MQTT_CREDENTIALS') return `${text}: ${describeError(cause.cause)}`
   if (isTakeover(cause)) return `${text}: another client has connected with the clientId '${clientId}'`
   if (wasEverUp) return text
   const isSecure = protocol === 'mqtts' || protocol === 'wss'

@@ -75,7 +75,7 @@ export class Engine {
     this.schemas = new SchemaCompiler(settings.validatorCompiler)
     this.hooks = new ConnectionHooks((name, error) => {
       logFailure(host.log, error, {}, `the MQTT hook ${name} failed`)
-    })
+    }, settings.inbox.maxMessages)
     this.dispatcher = new Dispatcher({
       codecs: this.codecs,
       maxPayload: settings.maxPayload,
@@ -227,8 +227,12 @@ export class Engine {
   }
 
   async #start (): Promise<void> {
+    const since = performance.now()
     await this.#session.start()
-    await this.#administrator?.connect()
+    if (this.#administrator === undefined) return
+    // Together they have what Fastify waits for.
+    const leftMs = this.settings.connectTimeoutMs - (performance.now() - since)
+    await this.#administrator.#session.start(Math.max(1, leftMs))
   }
 
   async #close (): Promise<void> {
@@ -291,6 +295,9 @@ export class Engine {
 
   #onUnmatched (incoming: Incoming): void {
     const { log, server } = this.#host
+    if (!this.hooks.has('onUnmatched')) return
+    // A hook may have it for long.
+    incoming.keep?.()
     const recipient = { pattern: '', prefix: this.settings.prefix, server, log, json: this.codecs.json, ack: 'after' } as const
     this.hooks.run('onUnmatched', new ReceivedMessage(incoming, recipient, {}))
   }

@@ -134,18 +134,18 @@ export class GroupSession {
   /**
    * Joins the group and waits until the owner, whoever it is, is connected with every subscription answered.
    *
+   * @param timeoutMs default `connectTimeout`
    * @throws rejects with `FST_MQTT_GROUP_DIRECTORY`, `FST_MQTT_CONNECT_FAILED`, `FST_MQTT_CLOSED`
    */
-  async start (): Promise<void> {
+  async start (timeoutMs: number = this.#settings.connectTimeoutMs): Promise<void> {
     const isOurs = this.#group === undefined
     this.open()
-    const { connectTimeoutMs } = this.#settings
-    const deadline = performance.now() + connectTimeoutMs
+    const deadline = performance.now() + timeoutMs
     while (!this.#isStarted) {
       const leftMs = deadline - performance.now()
       const isEnding = this.#isClosed || this.#isDraining
       if (isEnding || leftMs <= 0 || this.#isRefused) {
-        const error = isEnding ? this.#closedError() : this.#startError()
+        const error = isEnding ? this.#closedError() : this.#startError(timeoutMs)
         if (isOurs) await this.#leave()
         throw error
       }
@@ -290,12 +290,12 @@ export class GroupSession {
     for (const resolve of this.#waiting.splice(0)) resolve()
   }
 
-  #startError (): Error {
+  #startError (timeoutMs: number): Error {
     const { lastError, attempts } = this.health
     const reason = (this.status === 'ready' ? undefined : lastError?.message) ?? this.#silence
     return new errors.FST_MQTT_CONNECT_FAILED(
       this.#settings.address.text,
-      this.#settings.connectTimeoutMs,
+      Math.round(timeoutMs),
       attempts === 1 ? '1 attempt' : `${attempts} attempts`,
       reason,
       { cause: this.#startCause() }

@@ -8,13 +8,34 @@ import { Administration } from '../lib/administration.ts'
 import { errors, type Message } from '../lib/index.ts'
 import { createApp, inbox } from './helpers/app.ts'
 import { onEnd } from './helpers/cleanup.ts'
-import { startScriptedBroker, type ScriptedConnection } from './helpers/scripted-broker.ts'
+import { startScriptedBroker, startSilentServer, type ScriptedConnection } from './helpers/scripted-broker.ts'
 
 const responses = '$CONTROL/dynamic-security/v1/response'
 
 test('dynsec: without the option it is a coded error', async (t) => {
   const { fastify } = await createApp(t, { start: 'manual' })
   assert.throws(() => fastify.mqtt.dynsec, { code: 'FST_MQTT_DYNSEC_NOT_ENABLED' })
+})
+
+test("dynsec: the plugin's connection and the administrator's have the time of the start together", async (t) => {
+  const broker = await startScriptedBroker(t, {
+    onPacket ({ cmd }, connection) {
+      if (cmd !== 'connect') return
+      // Late, but in time.
+      setTimeout(() => connection.send({ cmd: 'connack', reasonCode: 0, sessionPresent: false }), 1_000)
+      return true
+    }
+  })
+  const silent = await startSilentServer(t)
+  const { fastify } = await createApp(t, {
+    url: broker.url, connectTimeout: 1_500, dynsec: { connection: { url: silent.url, username: 'admin', password: 'p' } }
+  }, { pluginTimeout: 2_500 })
+  // Two times 1.5 s Fastify would not have waited for.
+  await assert.rejects(async () => { await fastify.ready() }, {
+    code: 'FST_MQTT_CONNECT_FAILED', message: new RegExp(`127.0.0.1:${silent.port}`)
+  })
+  // And nothing of it stays.
+  while (silent.connections() > 0) await new Promise((resolve) => setImmediate(resolve))
 })
 
 test('dynsec: a broker of 3.1.1 that never answers is told from one that is away, and asked anew', async (t) => {

@@ -18,7 +18,7 @@ import { resolveOptions } from '../lib/options/settings.ts'
 import { BackOff } from '../lib/session/back-off.ts'
 import { noLimits, type Link, type LinkEvents } from '../lib/session/link.ts'
 import { Rivals } from '../lib/session/rivals.ts'
-import { connackRefusal, disconnection } from '../lib/session/refusals.ts'
+import { connackRefusal, disconnection, hangUp } from '../lib/session/refusals.ts'
 import { createApp, inbox, type TestApp } from './helpers/app.ts'
 import { onEnd, type Owner } from './helpers/cleanup.ts'
 import { deferred } from './helpers/deadline.ts'
@@ -180,6 +180,8 @@ suite('describeTrouble', () => {
     [coded('SELF_SIGNED_CERT_IN_CHAIN', 'self-signed certificate in certificate chain'),
       'self-signed certificate in certificate chain (is its authority in tls.ca?)', 'mqtts'],
     [coded('ECONNREFUSED', 'connect ECONNREFUSED b:1'), 'connect ECONNREFUSED b:1'],
+    [new errors.FST_MQTT_CREDENTIALS({ cause: new Error('no answer within 300 ms') }),
+      'The option credentials has failed, so that there is nothing to connect with: no answer within 300 ms'],
     [new AggregateError([new Error('one'), new Error('two')]), 'one, two']
   ] as const) {
     test(says, () => assert.equal(describe(cause, protocol, wasEverUp), says))
@@ -210,9 +212,9 @@ class FakeLink implements Link {
     this.#events.onReady()
   }
 
-  fall (): void {
+  fall (cause: Error = refused): void {
     this.isUp = false
-    this.#events.onDown(refused, true)
+    this.#events.onDown(cause, true)
   }
 
   async subscribe (filters: readonly string[]): Promise<number[]> {
@@ -266,7 +268,7 @@ test('BrokerSession: connections that are lost before their filters are answered
   await session.close(0)
 })
 
-test('BrokerSession: after another process has had the session nothing is taken for granted in it', async () => {
+test('BrokerSession: nothing is taken for granted in a session that another process has had, or that the broker has closed', async () => {
   const links: FakeLink[] = []
   const session = new BrokerSession(resolveOptions({}, { pluginTimeoutMs: 10_000, bodyLimit: 1 }), {
     log: createLog().log,
@@ -293,6 +295,8 @@ test('BrokerSession: after another process has had the session nothing is taken 
   assert.deepEqual(await rise(), ['t'])
   link.fall()
   assert.deepEqual(await rise(), [])
+  link.fall(hangUp('the connection was closed'))
+  assert.deepEqual(await rise(), ['t'])
   await session.suspend()
   assert.deepEqual(await rise(), ['t'])
   await session.close(0)

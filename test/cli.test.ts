@@ -83,6 +83,7 @@ for (const [args, code, message] of [
   [['topics', fixture('nothing')], 2, /exports no Fastify instance, and no function, by default or as app/],
   [['topics', fixture('wrong-factory')], 2, /returns no Fastify instance/],
   [['topics', fixture('without-mqtt')], 2, /the application has no fastify\.mqtt/],
+  [['topics', fixture('namespaces')], 2, /^fastify\.mqtt\.topics needs the default connection.*one, two: choose one by --namespace$/m],
   [['topics', fixture('instance'), '--namespace', 'nobody'], 2, /there is no namespace 'nobody'/],
   [['topics', fixture('instance'), '--namespace', 'publish'], 2, /there is no namespace 'publish'/],
   [['topics', fixture('broken')], 1, /^Error: the application is broken\n {4}at .*broken\.(?:js|ts):1/],

@@ -79,14 +79,19 @@ suite('a command is checked before it is sent', () => {
     ['addRoleACL', { rolename: 'r', ...acl, topic: 'device/<id>' }, /no placeholders, '<id>'/],
     ['addRoleACL', { rolename: 'r', ...acl, topic: '$share/g', absolute: true }, /topic: .*\$share/],
     ['createRole', { rolename: 'r', acls: [{ ...acl, topic: 'x/#/bad' }] }, /'#' must be the last level/],
-    ['createRole', { rolename: 'r', acls: [{ ...acl, acltype: 'nonsense' }] }, /acls/],
+    ['createRole', { rolename: 'r', acls: [acl, { ...acl, acltype: 'nonsense' }] },
+      /acls\.1\.acltype: expected one of publishClientSend, .*, got a string$/],
+    ['createRole', { rolename: 'r', acls: [{ ...acl, allow: undefined }] }, /acls\.0\.allow: Expected .*, got undefined$/],
+    ['createRole', { rolename: 'r', acls: [{ ...acl, alow: true }] }, /acls\.0\.alow: Unexpected property, got a boolean$/],
+    ['modifyRole', { rolename: 'r', acls: [{ ...acl, priority: 1e6 }] }, /acls\.0\.priority: Expected integer to be less/],
+    ['modifyRole', { rolename: 'r', acls: [null] }, /acls\.0: Expected object, got null$/],
     ['createRole', { rolename: 'r', acls: [acl, { ...acl, allow: false }] }, /two entries publishClientSend/],
-    ['createRole', { rolename: 'r', acls: acl }, /acls/],
-    ['setDefaultACLAccess', { acls: [{ acltype: 'subscribeLiteral', allow: true }] }, /acls/],
-    ['setDefaultACLAccess', {}, /acls/],
-    ['listClients', { count: 0 }, /count/],
-    ['listClients', { offset: -1 }, /offset/],
-    ['listClients', { verbose: 'yes' }, /verbose/]
+    ['createRole', { rolename: 'r', acls: acl }, /acls: Expected array, got an object \(Object\)$/],
+    ['setDefaultACLAccess', { acls: [{ acltype: 'subscribeLiteral', allow: true }] }, /acls\.0\.acltype: expected one of/],
+    ['setDefaultACLAccess', {}, /acls: Expected .*, got undefined$/],
+    ['listClients', { count: 0 }, /count: Expected integer to be greater or equal to 1, got a number$/],
+    ['listClients', { offset: -1 }, /offset: Expected integer to be greater/],
+    ['listClients', { verbose: 'yes' }, /verbose: Expected boolean, got a string$/]
   ]
 
   for (const [command, fields, problem] of cases) {

@@ -215,7 +215,7 @@ test('version: a reset before CONNACK is a refusal of MQTT 5 as a close is', asy
 })
 
 test('a WebSocket to an IPv6 address is tried as such', async (t) => {
-  const { fastify } = await createApp(t, { url: `ws://[::1]:${await closedPort()}/mqtt`, connectTimeout: 300 })
+  const { fastify } = await createApp(t, { url: `ws://[::1]:${await closedPort()}/mqtt`, connectTimeout: 2_000 })
   await assert.rejects(async () => await fastify.ready(), {
     code: 'FST_MQTT_CONNECT_FAILED',
     message: /^Could not connect to ws:\/\/\[::1\]:\d+ .*(ECONNREFUSED|EADDRNOTAVAIL|EAFNOSUPPORT)/

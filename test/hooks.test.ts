@@ -4,6 +4,7 @@ import { Type } from '@sinclair/typebox'
 import type { FastifyInstance } from 'fastify'
 import multimqtt, { type AnyMessage, type HookName, type MqttHooks } from '../lib/index.ts'
 import { createApp, createFastify, inbox, type TestApp } from './helpers/app.ts'
+import { deferred } from './helpers/deadline.ts'
 import { startScriptedBroker } from './helpers/scripted-broker.ts'
 
 declare module 'fastify' {
@@ -502,6 +503,26 @@ test('SEED-54, SEED-59: onUnmatched, onConnect, onDisconnect: whatever the scope
   broker.connections.at(-1)?.destroy()
   assert.match(await seen.next(), /^disconnect the connection was closed/)
   assert.equal(await seen.next(), 'connect decorated')
+})
+
+test('onUnmatched: no more calls run at once than messages may wait in the inbox, the others are counted', async (t) => {
+  const broker = await startScriptedBroker(t)
+  const { fastify } = await createApp(t, { url: broker.url, inbox: { maxMessages: 2 } })
+  const seen = inbox<string>()
+  const gate = deferred<void>()
+  fastify.mqtt.addHook('onUnmatched', async ({ topic }) => {
+    seen.put(topic)
+    await gate.promise
+  })
+  fastify.mqtt.topic('end', ({ topic }) => seen.put(topic))
+  await fastify.ready()
+  for (const topic of ['1', '2', '3', '4', 'end']) broker.publish({ topic })
+  while (await seen.next() !== 'end');
+  assert.deepEqual([seen.all, fastify.mqtt.stats().unmatched], [['1', '2', 'end'], 4])
+  gate.resolve()
+  await new Promise((resolve) => setImmediate(resolve))
+  broker.publish({ topic: '5' })
+  assert.equal(await seen.next(), '5')
 })
 
 for (const [version, refusal, reason] of [

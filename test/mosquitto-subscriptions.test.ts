@@ -99,7 +99,8 @@ suite('subscriptions at Mosquitto', { skip: mosquittoMissing }, () => {
   }
 
   for (const [version, session, what] of [
-    [5, { session: { expiry: 60 }, clientId: 'kept' }, 'a kept session'], [4, {}, 'no session']
+    [5, { session: { expiry: 60 }, clientId: 'kept' }, 'a kept session'],
+    [4, { session: { expiry: 60 }, clientId: 'kept' }, 'a kept session'], [4, {}, 'no session']
   ] as const) {
     test(`MQTT ${version}, ${what}: an application shows and tells what is refused, and hears it again`, async (t) => {
       const broker = await startWithPermissions(t, 'one', 'two')

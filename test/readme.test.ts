@@ -101,7 +101,7 @@ describe('documentation', () => {
       .map(([, code = '']) => new RegExp(`^${code.replace(/\s+/g, ' ').split('…').map(escaped).join('.*')}$`))
     const sources = new Sources()
     const lines = sources.logLines
-    const reasons = sources.messagesOf('FST_MQTT_CONNECTION').filter((text) => !unseen.includes(text))
+    const reasons = sources.messagesOf('errors.FST_MQTT_CONNECTION', 'hangUp').filter((text) => !unseen.includes(text))
     const unknown = [...lines, ...reasons].filter((text) => !known.some((pattern) => pattern.test(text)))
 
     assert.ok(lines.length > 25 && reasons.length > 10, `only ${lines.length} lines and ${reasons.length} reasons were found`)

@@ -73,7 +73,7 @@ test('close: a handler that never ends is not waited for beyond drainTimeout', a
 
 test('close: a pluginTimeout that is shorter than drainTimeout is respected', async (t) => {
   const broker = await startScriptedBroker(t)
-  const { fastify } = await createApp(t, { url: broker.url, drainTimeout: 60_000 }, { pluginTimeout: 1_500 })
+  const { fastify } = await createApp(t, { url: broker.url, drainTimeout: 60_000 }, { pluginTimeout: 4_000 })
   const started = inbox<string>()
   fastify.mqtt.topic('t', async (message) => {
     started.put(message.topic)
@@ -306,7 +306,7 @@ suite('close: at the start, and at the end of what may be waited for', () => {
   test('a pluginTimeout that is shorter than drainTimeout holds for what waits to be sent, too', async (t) => {
     const broker = await startScriptedBroker(t, { onPacket: ({ cmd }) => cmd === 'publish' })
     const options = { url: broker.url, drainTimeout: 60_000 }
-    const { fastify } = await createApp(t, options, { pluginTimeout: 1_100 })
+    const { fastify } = await createApp(t, options, { pluginTimeout: 4_000 })
     await fastify.ready()
     const publishing = assert.rejects(fastify.mqtt.publish('a', 'b', { qos: 1 }), { code: 'FST_MQTT_CLOSED' })
     await within(fastify.close(), ceilingMs, 'close')

@@ -99,7 +99,7 @@ export interface MultimqttOptions {
   prefix?: string
   /** Makes this a further connection: `fastify.mqtt.<namespace>`. */
   namespace?: string | undefined
-  /** Default: a random one. */
+  /** Default: a random one; in a group of processes one that is made from its name. */
   clientId?: string | undefined
   /**
    * 4 is MQTT 3.1.1. `'auto'` speaks 5, and 4 where the broker refuses 5 (reason 1 or 0x84, or closes before
@@ -111,7 +111,8 @@ export interface MultimqttOptions {
   /**
    * `expiry` is the number of seconds for which the broker keeps subscriptions and messages after the
    * connection, 0 for none (4294967295: for ever). More than 0 needs a `clientId`. MQTT 3.1.1 knows only
-   * none and for as long as the broker likes. Default 0.
+   * none and for as long as the broker likes. Default 0; with `processes: { mode: 'single' }` 3600, and 0 is
+   * an error.
    */
   session?: { expiry?: number | undefined } | undefined
   /** Asked before every attempt to connect, in place of `username` and `password`. */

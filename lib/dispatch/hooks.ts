@@ -45,11 +45,7 @@ export class HookBook {
   constructor (parent?: HookBook) {
     this.#parent = parent
     this.#hooks = new Map([...messageHooks, ...scopeHooks].map((name) => [name, [...parent?.of(name) ?? []]]))
-    parent?.adopt(this)
-  }
-
-  adopt (child: HookBook): void {
-    this.#children.push(child)
+    if (parent !== undefined) parent.#children.push(this)
   }
 
   add (name: ScopeHookName, hook: Hook): void {
@@ -135,21 +131,31 @@ interface ConnectionHook {
 export class ConnectionHooks {
   readonly #hooks = new Map<ConnectionHookName, ConnectionHook[]>()
   readonly #onFailure: (name: ConnectionHookName, error: unknown) => void
+  readonly #concurrency: number
+  #running = 0
   /** Whose turn it is: the role does not wait for those who hear of the connection, nor they for it. */
   readonly #turns = { connection: Promise.resolve(), role: Promise.resolve() }
 
-  constructor (onFailure: (name: ConnectionHookName, error: unknown) => void) {
+  /** @param concurrency of `run`: what comes while so many calls are under way is not told */
+  constructor (onFailure: (name: ConnectionHookName, error: unknown) => void, concurrency: number) {
     this.#onFailure = onFailure
+    this.#concurrency = concurrency
   }
 
   add (name: ConnectionHookName, hook: Hook, server: unknown): void {
     this.#hooks.set(name, [...this.#hooks.get(name) ?? [], { hook, server }])
   }
 
+  has (name: ConnectionHookName): boolean {
+    return this.#hooks.has(name)
+  }
+
   /** Runs the hooks one after another. Never throws; what a hook throws is told, and the next one runs. */
   run (name: ConnectionHookName, ...args: unknown[]): void {
     const hooks = this.#hooks.get(name)
-    if (hooks !== undefined) void this.#runAll(name, hooks, args)
+    if (hooks === undefined || this.#running >= this.#concurrency) return
+    this.#running++
+    void this.#runAll(name, hooks, args).then(() => { this.#running-- })
   }
 
   /**

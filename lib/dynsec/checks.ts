@@ -54,17 +54,26 @@ export function shapeProblem (given: unknown, schema: TSchema): string | undefin
   const check = compiled.get(schema) ?? TypeCompiler.Compile(schema)
   compiled.set(schema, check)
   if (check.Check(given)) return undefined
-  const first = check.Errors(given).First()
-  // Told by its kind, not shown: it may be a password.
-  return `${place(first?.path ?? '')}${first === undefined ? 'invalid' : expectation(first)}, got ${kindOf(first?.value)}`
+  const error = check.Errors(given).First()
+  return error === undefined ? 'invalid' : problemOf(innermost(error))
 }
 
-function expectation ({ schema, errors: [choice], message }: ValueError): string {
-  const choices: unknown[] = Array.isArray(schema['anyOf']) ? schema['anyOf'] : []
-  const literals = choices.flatMap((one) => isRecord(one) && 'const' in one ? [String(one['const'])] : [])
-  if (literals.length > 0) return `expected one of ${literals.join(', ')}`
-  // Of a field that may be left out.
-  return choice?.First()?.message ?? message
+function problemOf ({ path, message, value, schema }: ValueError): string {
+  const choices = literalsOf(schema)
+  const expectation = choices.length > 0 ? `expected one of ${choices.join(', ')}` : message
+  // Told by its kind, not shown: it may be a password.
+  return `${place(path)}${expectation}, got ${kindOf(value)}`
+}
+
+/** Of a field that may be left out: what is wrong with it where it is not. */
+function innermost (error: ValueError): ValueError {
+  const inner = literalsOf(error.schema).length > 0 ? undefined : error.errors[0]?.First()
+  return inner === undefined ? error : innermost(inner)
+}
+
+function literalsOf ({ anyOf }: TSchema): string[] {
+  const choices: unknown[] = Array.isArray(anyOf) ? anyOf : []
+  return choices.flatMap((one) => isRecord(one) && 'const' in one ? [String(one['const'])] : [])
 }
 
 /** 'acls.0.priority: ' for '/acls/0/priority'. */

@@ -2,6 +2,7 @@ import { errors } from '../errors.ts'
 import { listen, unlisten, type Abortable } from '../session/aborts.ts'
 import { within } from './deadline.ts'
 import type { ForwardedPublish, Parcel } from './protocol.ts'
+import { Sequence } from './sequence.ts'
 
 /** When an operation is given up. */
 export interface Patience {
@@ -47,14 +48,12 @@ const taskBytes = 64
  */
 export class Relay implements TaskHost {
   readonly #limits: RelayLimits
-  /** By their identifiers, in the order in which they came. */
-  readonly #tasks = new Map<number, Task>()
+  readonly #tasks = new Sequence<Task>()
   readonly #onIdle: (() => void)[] = []
   #route: Route | undefined
   #isHeld = false
   #isClosed = false
   #bytes = 0
-  #lastId = 0
   #clock: NodeJS.Timeout | undefined
   #clockAt = Infinity
 
@@ -87,7 +86,7 @@ export class Relay implements TaskHost {
     this.#route = route
     this.#isHeld = false
     const now = performance.now()
-    for (const task of this.#tasks.values()) if (!task.isSent) this.#send(task, task.remainingMs(now))
+    for (const task of this.#tasks.values) if (!task.isSent) this.#send(task, task.remainingMs(now))
   }
 
   /** The owner closes: what comes now waits for the next one. */
@@ -98,7 +97,7 @@ export class Relay implements TaskHost {
   /** The way is lost. */
   detach (): void {
     this.#route = undefined
-    for (const task of this.#tasks.values()) {
+    for (const task of this.#tasks.values) {
       if (!task.isSent) continue
       task.isSent = false
       // May have been done: only what may be done twice is repeated.
@@ -129,7 +128,7 @@ export class Relay implements TaskHost {
   /** Takes no more, and settles what still waits. */
   close (): void {
     this.#isClosed = true
-    for (const task of this.#tasks.values()) task.fail(new errors.FST_MQTT_CLOSED(theOwner))
+    for (const task of this.#tasks.values) task.fail(new errors.FST_MQTT_CLOSED(theOwner))
     clearTimeout(this.#clock)
   }
 
@@ -151,8 +150,7 @@ export class Relay implements TaskHost {
     const problem = this.#fullness(bytes)
     if (problem !== undefined) return Promise.reject(new errors.FST_MQTT_OUTBOX_FULL(problem))
     return new Promise((resolve, reject) => {
-      const task = new Task(this.#nextId(), operation, bytes, patience, this, resolve, reject)
-      this.#tasks.set(task.id, task)
+      const task = this.#tasks.add((id) => new Task(id, operation, bytes, patience, this, resolve, reject))
       this.#bytes += bytes
       if (task.dueAt < this.#clockAt) this.#setClock(task.dueAt)
       if (this.#route !== undefined && !this.#isHeld) this.#send(task, patience.timeoutMs)
@@ -186,7 +184,7 @@ export class Relay implements TaskHost {
   #expire (): void {
     const now = performance.now()
     let next = Infinity
-    for (const task of this.#tasks.values()) {
+    for (const task of this.#tasks.values) {
       if (task.dueAt <= now) this.#giveUp(task, new errors.FST_MQTT_PUBLISH_TIMEOUT(task.timeoutMs))
       else if (task.dueAt < next) next = task.dueAt
     }
@@ -198,12 +196,6 @@ export class Relay implements TaskHost {
     const total = this.#bytes + bytes
     if (this.#tasks.size >= maxMessages) return `${maxMessages} messages wait already, which is the most`
     return total > maxBytes ? `${total} bytes would wait, the most is ${maxBytes}` : undefined
-  }
-
-  #nextId (): number {
-    do this.#lastId = (this.#lastId + 1) >>> 0
-    while (this.#tasks.has(this.#lastId))
-    return this.#lastId
   }
 }
 

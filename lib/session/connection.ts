@@ -14,7 +14,9 @@ import {
 } from './link.ts'
 import { sentProperties } from './publish.ts'
 import { showMessage } from './raw-client.ts'
-import { asConnectionError, connackRefusal, disconnection, isReset, isTakeover, refusalClass } from './refusals.ts'
+import {
+  asConnectionError, connackRefusal, disconnection, hangUp, isReset, isTakeover, refusalClass
+} from './refusals.ts'
 import { reasonCodeOf } from './reason-codes.ts'
 import { Rivals } from './rivals.ts'
 
@@ -302,7 +304,7 @@ export class Connection implements Link {
     this.#isUp = false
     if (!this.#isOpen) return
     const error = wasUp ? this.#rivals.onEnd(this.#attemptError) : this.#attemptError
-    const cause = error ?? new errors.FST_MQTT_CONNECTION(
+    const cause = error ?? hangUp(
       wasUp ? 'the connection was closed' : 'the broker closed the connection before it answered')
     this.#lastError = cause
     if (!wasUp) this.#rivals.onFailure()

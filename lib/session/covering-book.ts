@@ -163,16 +163,21 @@ export class CoveringBook {
     this.#changes++
     if (this.#isSettling) return
     this.#isSettling = true
-    const over = () => { this.#isSettling = false }
-    void this.#settleAll().then(over, over)
+    // It rejects with the close.
+    void this.#settleAll().catch(() => {})
   }
 
   async #settleAll (): Promise<void> {
     let changes: number
-    do {
-      changes = this.#changes
-      await this.answered()
-    } while (changes !== this.#changes)
+    try {
+      do {
+        changes = this.#changes
+        await this.answered()
+      } while (changes !== this.#changes)
+    } finally {
+      // In the same turn as the last look at the changes: one that comes later is settled by itself.
+      this.#isSettling = false
+    }
     this.#letGo()
   }
 

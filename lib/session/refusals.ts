@@ -44,6 +44,20 @@ export function disconnection (reasonCode: number, reasonString: string | undefi
   return coded(`the broker ended the connection: ${reasonText(reasonCode)}${says}`, reasonCode)
 }
 
+const hangUps = new WeakSet<Error>()
+
+/** The error for a connection that the broker has closed, without a word. */
+export function hangUp (problem: string): Error {
+  const error = new errors.FST_MQTT_CONNECTION(problem)
+  hangUps.add(error)
+  return error
+}
+
+/** Whether it was the broker that closed the connection, and no fault of the network. */
+export function isHangUp (cause: Error): boolean {
+  return hangUps.has(cause)
+}
+
 /** The peer has closed without reading all: TCP makes that a reset. */
 export function isReset (error: Error): boolean {
   return 'code' in error && (error.code === 'ECONNRESET' || error.code === 'EPIPE')

@@ -1,5 +1,4 @@
-import { errors } from '../errors.ts'
-import { isReset, isTakeover } from './refusals.ts'
+import { hangUp, isReset, isTakeover } from './refusals.ts'
 
 /** A connection that lives longer was not ended by a rival that waits for its turn. */
 const briefMs = 10_000
@@ -57,7 +56,7 @@ export class Rivals {
     if (isBrief && error !== undefined && isReset(error)) return error
     this.#briefs = isBrief && error === undefined ? this.#briefs + 1 : 0
     if (!this.areSuspected) return error
-    return new errors.FST_MQTT_CONNECTION(
+    return hangUp(
       'the broker closes the connection again and again soon after it was made, and does not say why: ' +
       `is another client connected with the clientId '${this.#clientId}'?`)
   }

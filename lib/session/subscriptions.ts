@@ -95,7 +95,7 @@ export class SubscriptionBook {
    * A new connection. Without a session everything is asked for. With one too: a broker may have dropped what
    * is not allowed any more, as Mosquitto's dynamic security does, and tells only who asks. On MQTT 5 that
    * costs nothing. On 3.1.1 each SUBSCRIBE brings the retained messages again, so that only what is not known
-   * to be granted in this session is asked for, such as a SUBSCRIBE that was lost on its way.
+   * to be granted in this session is asked for: a SUBSCRIBE that was lost on its way, all after `doubt()`.
    */
   onUp (sessionPresent: boolean): void {
     this.onDown()
@@ -118,7 +118,7 @@ export class SubscriptionBook {
     for (const subscription of this.#subscriptions.values()) subscription.loseAnswer()
   }
 
-  /** Somebody else has had the session: what it holds is not known any more. */
+  /** What the session holds is not known any more: somebody may have changed it. */
   doubt (): void {
     for (const subscription of this.#subscriptions.values()) subscription.doubt()
   }

@@ -24,10 +24,10 @@ export class Sources {
       .flatMap((call) => this.#textsOf(call.arguments.at(-1)))
   }
 
-  /** The messages of an error that has nothing but its message. */
-  messagesOf (code: string): string[] {
-    return this.#nodes.filter(ts.isNewExpression)
-      .filter(({ expression }) => expression.getText() === `errors.${code}`)
+  /** What errors say that are made by one of these, from their message alone. */
+  messagesOf (...makers: readonly string[]): string[] {
+    return this.#nodes.filter((node) => ts.isNewExpression(node) || ts.isCallExpression(node))
+      .filter(({ expression }) => makers.includes(expression.getText()))
       .flatMap((error) => this.#textsOf(error.arguments?.at(0)))
       // Somebody else's.
       .filter((text) => text !== 'x')
