@@ -181,8 +181,7 @@ export class BrokerSession {
   async #giveUp (error: Error): Promise<void> {
     this.#trouble ??= { code: errorCode(error), message: error.message }
     this.#state.fail()
-    await this.#link.close(disconnectMs)
-    this.#lapse()
+    await this.#letGo(disconnectMs)
   }
 
   /**
@@ -193,9 +192,16 @@ export class BrokerSession {
     this.#outbox.reset(new errors.FST_MQTT_DELIVERY_UNKNOWN(this.#settings.address.text))
     const cause = new errors.FST_MQTT_CONNECTION('another process of the group has the connection now')
     this.#state.down(cause.message, cause, true, this.#link)
-    await this.#link.close(0)
-    this.#lapse()
+    const gone = this.#letGo(0)
     this.#forgetSession()
+    await gone
+  }
+
+  /** Everybody knows before it has gone: a handler that ends meanwhile must not acknowledge any more. */
+  async #letGo (timeoutMs: number): Promise<void> {
+    const closed = this.#link.close(timeoutMs)
+    this.#lapse()
+    await closed
   }
 
   /** Ends the wait of `start()`, and says that this connection will be closed. */

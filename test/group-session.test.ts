@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { chmodSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { chmodSync, mkdtempSync, readdirSync, rmSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { suite, test } from 'node:test'
@@ -222,6 +222,27 @@ test('group: who comes when the broker refuses the owner does not wait; who was 
   reasonCode = 0
   await again
   assert.deepEqual([owner, member].map(({ fastify: { mqtt } }) => mqtt.status), ['ready', 'ready'])
+})
+
+test('group: a handler that ends while the owner steps down acknowledges nothing, and harms nobody', async (t) => {
+  const broker = await startScriptedBroker(t)
+  const { dir, processes } = group(t)
+  const { fastify, logged } = await createApp(t, { url: broker.url, processes })
+  const [begun, release] = [deferred<void>(), deferred<void>()]
+  fastify.mqtt.topic('t', { qos: 1 }, async () => {
+    begun.resolve()
+    await release.promise
+  })
+  // Before the connection has ended.
+  fastify.mqtt.addHook('onRole', (role) => { if (role === undefined) release.resolve() })
+  await fastify.ready()
+  broker.publish({ topic: 't', qos: 1 })
+  await begun.promise
+  symlinkSync('1.00000000.sock', join(dir, readdirSync(dir)[0] ?? '', 'owner.2'))
+  await logged(/has no owner for now/)
+  await logged(/is the owner/)
+  await logged(/is the owner/)
+  assert.deepEqual(broker.received.filter(({ cmd }) => cmd === 'puback'), [])
 })
 
 test('group: closing while a failed start ends settles what waits', async (t) => {
