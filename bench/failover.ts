@@ -1,14 +1,14 @@
 import type { Owner } from '../test/helpers/cleanup.ts'
 import {
-  endScene, goalsMs, groupFaults, groupsFor, startScene, window, type GroupFault
+  endScene, goalsMs, groupFaults, groupsFor, startScene, window, type End, type GroupFault
 } from '../test/helpers/group-faults.ts'
-import { endPrograms, type Kind, type Outcome } from '../test/helpers/group.ts'
+import { endPrograms, type Kind } from '../test/helpers/group.ts'
 import { grouped, median, table } from './report.ts'
 
 /** How often each thing happens to each group: more often where it is about times. */
 const rounds = { timed: 5, others: 2 }
 
-type Round = Outcome & { readonly afterMs: number | undefined, readonly sockets: number }
+type Round = End & { readonly afterMs: number | undefined }
 
 /**
  * What a group loses, and how long nothing is handled, when its owner dies, closes or is stuck, and when a
@@ -49,7 +49,7 @@ async function measure (fault: GroupFault, workers: readonly Kind[]): Promise<Ro
 }
 
 function rowOf ({ name, windows, noticed }: GroupFault, group: string, outcomes: readonly Round[]): string[] {
-  const sum = (key: keyof Outcome | 'sockets') => outcomes.reduce((total, one) => total + one[key], 0)
+  const sum = (key: keyof End) => outcomes.reduce((total, one) => total + one[key], 0)
   const times = outcomes.map(({ afterMs }) => afterMs).filter((time) => time !== undefined)
   return [
     name,

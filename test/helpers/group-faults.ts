@@ -31,6 +31,8 @@ export interface GroupFault {
   readonly windows: number
   /** What another worker has to notice before it takes over. */
   readonly noticed?: keyof typeof goalsMs
+  /** How many workers crash by it; default 0. */
+  readonly crashes?: number
   /** Of which kinds a group is that it happens to; default: one kind after the other. */
   readonly groups?: 'of threads' | 'of all kinds'
   /** @returns the milliseconds until another worker has begun to handle messages, where one takes over */
@@ -67,11 +69,18 @@ export async function startScene (
   return { broker, run, load }
 }
 
+/** What became of all, and of those it happened to. */
+export interface End extends Outcome {
+  readonly crashed: number
+  readonly sockets: number
+}
+
 /** Everything that was published, and a clean end of all who are left, after which nothing of them is. */
-export async function endScene ({ run, load }: Scene): Promise<Outcome & { readonly sockets: number }> {
+export async function endScene ({ run, load }: Scene): Promise<End> {
   const outcome = await load.stop()
   await run.leave()
-  return { ...outcome, sockets: run.sockets.length }
+  const crashed = run.workers.filter(({ hasCrashed }) => hasCrashed).length
+  return { ...outcome, crashed, sockets: run.sockets.length }
 }
 
 export const groupFaults: readonly GroupFault[] = [
@@ -116,6 +125,7 @@ export const groupFaults: readonly GroupFault[] = [
     noticed: 'death',
     // A process would write a stack; to the others it is as if it were killed.
     groups: 'of threads',
+    crashes: 1,
     run: async (scene) => await takeover(scene, 'death', (owner) => owner.tell({ do: 'throw' }))
   },
   {

@@ -40,8 +40,10 @@ export interface GroupWorker {
   /** All roles that it has had in this group. */
   readonly roles: readonly string[]
   readonly hasEnded: boolean
-  /** It was killed, or has thrown. */
+  /** It was killed, or has crashed. */
   readonly hasDied: boolean
+  /** It has thrown, or ended otherwise, without having been told to. */
+  readonly hasCrashed: boolean
   tell (command: Command): void
   /** `kill -9`; a thread is terminated. */
   kill (): Promise<void>
@@ -235,7 +237,11 @@ class StartedWorker implements GroupWorker {
   }
 
   get hasDied (): boolean {
-    return this.#isKilled || (this.#program.hasEnded && !this.#isEnding)
+    return this.#isKilled || this.hasCrashed
+  }
+
+  get hasCrashed (): boolean {
+    return this.#program.hasEnded && !this.#isEnding && !this.#isKilled
   }
 
   async join (options: WorkerOptions): Promise<void> {
