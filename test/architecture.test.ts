@@ -10,6 +10,7 @@ const layers: Readonly<Record<string, number>> = {
   guard: 1,
   diagnostics: 1,
   values: 1,
+  queue: 1,
   topic: 2,
   router: 2,
   payload: 2,

@@ -1,4 +1,4 @@
-import { Queue, type Place } from './queue.ts'
+import { Queue, type Place } from '../queue.ts'
 
 /** What may wait, and which of it gives way if more comes. */
 export interface BacklogLimits {

@@ -1,6 +1,6 @@
 import type { Backlog, Waiting } from './backlog.ts'
 import { weightOf, type Incoming } from './message.ts'
-import { Queue, type Place } from './queue.ts'
+import { Queue, type Place } from '../queue.ts'
 import type { Receipt } from './receipt.ts'
 
 /** Keeps what comes before the application is ready, by the limits of what waits for handlers. */

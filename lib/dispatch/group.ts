@@ -1,5 +1,5 @@
 import type { MessageOrder } from '../../types/topic.ts'
-import { Place, Queue } from './queue.ts'
+import { Place, Queue } from '../queue.ts'
 import type { Task } from './scheduler.ts'
 
 /** Messages of one topic that run one after the other: those with one topic name, or with one key. */

@@ -1,6 +1,6 @@
 import type { Backlog, Loss, Waiting } from './backlog.ts'
 import type { Group, Lane } from './group.ts'
-import { Place, Queue } from './queue.ts'
+import { Place, Queue } from '../queue.ts'
 
 /** What runs when the rules allow it. */
 export interface Task extends Waiting {

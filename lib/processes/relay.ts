@@ -1,5 +1,6 @@
 import { errors } from '../errors.ts'
-import { listen, unlisten, type Abortable } from '../session/aborts.ts'
+import type { Place } from '../queue.ts'
+import { aborted, listen, unlisten, type Abortable } from '../session/aborts.ts'
 import { within } from './deadline.ts'
 import type { ForwardedPublish, Parcel } from './protocol.ts'
 import { Sequence } from './sequence.ts'
@@ -216,6 +217,7 @@ export class Task implements Abortable {
   /** The present owner has it. */
   isSent = false
   #isSettled = false
+  readonly #listening: Place<Abortable> | undefined
   readonly #host: TaskHost
   readonly #resolve: (parcel: Parcel | undefined) => void
   readonly #reject: (error: Error) => void
@@ -238,7 +240,7 @@ export class Task implements Abortable {
     this.#host = host
     this.#resolve = resolve
     this.#reject = reject
-    if (signal !== undefined) listen(signal, this)
+    this.#listening = signal === undefined ? undefined : listen(signal, this)
   }
 
   /** QoS 1 may arrive twice; QoS 0 and 2 may not, and of calls nobody knows. */
@@ -270,12 +272,8 @@ export class Task implements Abortable {
   #settles (): boolean {
     if (this.#isSettled) return false
     this.#isSettled = true
-    if (this.signal !== undefined) unlisten(this.signal, this)
+    if (this.signal !== undefined && this.#listening !== undefined) unlisten(this.signal, this.#listening)
     this.#host.onSettled(this)
     return true
   }
-}
-
-function aborted (signal: AbortSignal): Error {
-  return new errors.FST_MQTT_ABORTED({ cause: signal.reason })
 }

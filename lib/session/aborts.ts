@@ -1,3 +1,6 @@
+import { errors } from '../errors.ts'
+import { Queue, type Place } from '../queue.ts'
+
 /** What can be given up by a signal. */
 export interface Abortable {
   onAbort (signal: AbortSignal): void
@@ -7,29 +10,33 @@ export interface Abortable {
  * What waits for each signal. It has one listener for all: with an eleventh of its own Node.js would warn of
  * a leak.
  */
-const waiting = new WeakMap<AbortSignal, Set<Abortable>>()
+const waiting = new WeakMap<AbortSignal, Queue<Abortable>>()
 
-/** Tells `item` once when `signal` is aborted. */
-export function listen (signal: AbortSignal, item: Abortable): void {
+/** Tells `item` once when `signal` is aborted. @returns what `unlisten` needs */
+export function listen (signal: AbortSignal, item: Abortable): Place<Abortable> {
   const items = waiting.get(signal)
-  if (items !== undefined) {
-    items.add(item)
-    return
-  }
-  waiting.set(signal, new Set([item]))
+  if (items !== undefined) return items.push(item)
+  const first = new Queue<Abortable>()
+  waiting.set(signal, first)
   signal.addEventListener('abort', onAbort, { once: true })
+  return first.push(item)
 }
 
 /** The opposite of `listen`. */
-export function unlisten (signal: AbortSignal, item: Abortable): void {
+export function unlisten (signal: AbortSignal, place: Place<Abortable>): void {
   const items = waiting.get(signal)
-  if (items?.delete(item) !== true || items.size > 0) return
+  place.leave()
+  if (items === undefined || items.size > 0) return
   waiting.delete(signal)
   signal.removeEventListener('abort', onAbort)
 }
 
 function onAbort (this: AbortSignal): void {
-  const items = waiting.get(this) ?? []
+  const items = waiting.get(this)
   waiting.delete(this)
-  for (const item of items) item.onAbort(this)
+  for (let item = items?.shift(); item !== undefined; item = items?.shift()) item.onAbort(this)
+}
+
+export function aborted (signal: AbortSignal): Error {
+  return new errors.FST_MQTT_ABORTED({ cause: signal.reason })
 }

@@ -1,5 +1,6 @@
 import type { AckType, ReceivedPublish } from './link.ts'
 import { PacketTable } from './packet-table.ts'
+import { notFound } from './reason-codes.ts'
 
 /** What the inbox needs from whoever holds the connection. */
 export interface AckPort {
@@ -254,6 +255,3 @@ export class Inbox {
 function isSame (one: ReceivedPublish, other: ReceivedPublish): boolean {
   return one.qos === other.qos && one.topic === other.topic && one.payload.equals(other.payload)
 }
-
-/** Packet identifier not found [MQTT 5 §3.7.2.1]. */
-const notFound = 0x92

@@ -1,5 +1,6 @@
 import { errors } from '../errors.ts'
-import { listen, unlisten, type Abortable } from './aborts.ts'
+import type { Place } from '../queue.ts'
+import { aborted, listen, unlisten, type Abortable } from './aborts.ts'
 import { Timed } from './deadlines.ts'
 import type { OutgoingPublish } from './link.ts'
 
@@ -54,6 +55,7 @@ export class Job extends Timed implements Abortable {
   readonly #resolve: () => void
   readonly #reject: (error: Error) => void
   #signal: AbortSignal | undefined
+  #listening: Place<Abortable> | undefined
 
   constructor (
     publish: OutgoingPublish,
@@ -74,7 +76,7 @@ export class Job extends Timed implements Abortable {
 
   listen (signal: AbortSignal): void {
     this.#signal = signal
-    listen(signal, this)
+    this.#listening = listen(signal, this)
   }
 
   onAbort (signal: AbortSignal): void {
@@ -94,7 +96,7 @@ export class Job extends Timed implements Abortable {
   settle (error?: Error): void {
     if (this.isSettled) return
     this.isSettled = true
-    if (this.#signal !== undefined) unlisten(this.#signal, this)
+    if (this.#signal !== undefined && this.#listening !== undefined) unlisten(this.#signal, this.#listening)
     if (error === undefined) this.#resolve()
     else this.#reject(error)
     this.#host.onSettled(this)
@@ -102,10 +104,6 @@ export class Job extends Timed implements Abortable {
 }
 
 const noBytes = Buffer.alloc(0)
-
-export function aborted (signal: AbortSignal): Error {
-  return new errors.FST_MQTT_ABORTED({ cause: signal.reason })
-}
 
 /** The one that waits for longer. */
 export function older (one: Job | undefined, other: Job | undefined): Job | undefined {

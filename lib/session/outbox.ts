@@ -1,11 +1,12 @@
 import { errors } from '../errors.ts'
+import { aborted } from './aborts.ts'
 import { Allowance, type AllowanceSettings } from './allowance.ts'
 import { Deadlines } from './deadlines.ts'
 import { InFlight } from './in-flight.ts'
-import { aborted, Job, JobQueue, older, type JobHost, type Patience } from './job.ts'
+import { Job, JobQueue, older, type JobHost, type Patience } from './job.ts'
 import type { AckType, BrokerLimits, OutgoingPublish } from './link.ts'
 import { assertBrokerAccepts } from './publish.ts'
-import { isBlame, isRefusal, reasonText } from './reason-codes.ts'
+import { isBlame, isRefusal, notFound, reasonText } from './reason-codes.ts'
 import { Suspicion } from './suspicion.ts'
 import { Unwritten, writePublish } from './unwritten.ts'
 
@@ -345,5 +346,3 @@ export class Outbox implements JobHost {
 
 // MQTT 3.1.1 tells no receive maximum; Mosquitto has 20 for QoS 2, and ends the connection with the 21st.
 const maxExactOn311 = 20
-/** Packet identifier not found [MQTT 5 §3.6.2.1]. */
-const notFound = 0x92

@@ -1,3 +1,6 @@
+/** Packet identifier not found [MQTT 5 §3.6.2.1, §3.7.2.1]. */
+export const notFound = 0x92
+
 /** Reason codes from 0x80 on are failures [MQTT 5 §2.4]. */
 export function isRefusal (reasonCode: number): boolean {
   return reasonCode >= 0x80
