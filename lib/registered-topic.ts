@@ -1,7 +1,7 @@
 import type { FastifyInstance } from 'fastify'
 import type { ListedTopic } from '../types/listing.ts'
 import type { Handler, Topic, TopicForOptions } from '../types/topic.ts'
-import { Lifecycle, passOnPublish, type HookBook } from './dispatch/hooks.ts'
+import { passOnPublish, type HookBook, type Lifecycle } from './dispatch/hooks.ts'
 import { invalid, type PayloadRule, type Route } from './dispatch/pipeline.ts'
 import type { RetryPolicy } from './dispatch/retry.ts'
 import type { Engine } from './engine.ts'
@@ -71,7 +71,7 @@ export class RegisteredTopic implements Topic<Params, unknown>, Route {
     this.server = server
     this.#hooks = hooks
     this.#topicPrefix = topicPrefix
-    this.lifecycle = new Lifecycle(hooks, options.hooks)
+    this.lifecycle = hooks.lifecycleWith(options.hooks)
     this.log = logFor(server, pattern, options.logLevel)
     this.placed = placePattern(pattern, { prefix, topicPrefix, absolute: options.absolute }, converters)
     this.filter = this.placed.filter
@@ -120,8 +120,9 @@ export class RegisteredTopic implements Topic<Params, unknown>, Route {
     }
     this.#subscribe()
     this.#engine.topics.add(this)
-    // Not the function itself: the same one may be added twice, and removed once.
-    const entry: AnyHandler = function (message) { return handler.call(this, message) }
+    // The same function may be added twice, and removed once.
+    const isThere = this.#handlers.includes(handler)
+    const entry: AnyHandler = isThere ? function (message) { return handler.call(this, message) } : handler
     this.#handlers = [...this.#handlers, entry]
     this.#takeNameOf(handler)
     return () => {

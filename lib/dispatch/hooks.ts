@@ -41,6 +41,8 @@ export class HookBook {
   #errorHandler: Hook | undefined
   /** Grows with every change, so that what was made from the hooks can be made anew. */
   version = 0
+  /** One for all topics without hooks of their own: for 10,000 of them it stays in the processor's cache. */
+  readonly #shared = new Lifecycle(this)
 
   constructor (parent?: HookBook) {
     this.#parent = parent
@@ -57,6 +59,11 @@ export class HookBook {
 
   of (name: ScopeHookName): readonly Hook[] {
     return this.#hooks.get(name) ?? []
+  }
+
+  /** @param own the hooks of a topic, which come after those of its scope */
+  lifecycleWith (own: TopicHooks): Lifecycle {
+    return Object.values(own).some((hooks) => hooks.length > 0) ? new Lifecycle(this, own) : this.#shared
   }
 
   setErrorHandler (handler: Hook): void {
@@ -89,14 +96,16 @@ export interface MessageHooks {
   readonly onError: readonly Hook[]
 }
 
-/** The hooks that the messages of one topic pass: those of its scope, then its own. */
+type TopicHooks = Partial<Record<MessageHookName, readonly Hook[]>>
+
+/** The hooks that messages pass: those of a scope, then those of a topic. */
 export class Lifecycle {
   readonly #book: HookBook
-  readonly #own: Partial<Record<MessageHookName, readonly Hook[]>>
+  readonly #own: TopicHooks
   #version = -1
   #hooks: MessageHooks = { steps: [], onSettled: [], onError: [] }
 
-  constructor (book: HookBook, own: Partial<Record<MessageHookName, readonly Hook[]>> = {}) {
+  constructor (book: HookBook, own: TopicHooks = {}) {
     this.#book = book
     this.#own = own
   }
