@@ -2,11 +2,11 @@ import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import Fastify from 'fastify'
 import mqtt, { type IClientOptions } from 'mqtt'
-import { parser, type Packet } from 'mqtt-packet'
 import multimqtt, { type MultimqttOptions } from '../lib/index.ts'
 import { onEnd, type Owner } from '../test/helpers/cleanup.ts'
 import { mosquittoMissing, startMosquitto, type Mosquitto } from '../test/helpers/mosquitto.ts'
-import { startProxy, type Direction, type Proxy } from '../test/helpers/proxy.ts'
+import { startProxy, type Proxy } from '../test/helpers/proxy.ts'
+import { countRoundTrips } from '../test/helpers/round-trips.ts'
 import { openUnguarded } from '../test/helpers/unguarded.ts'
 import { grouped, table } from './report.ts'
 
@@ -221,22 +221,6 @@ async function observe (owner: Owner, broker: Mosquitto) {
       await ended
       return seen
     }
-  }
-}
-
-/** The longest chain of publishes of which each was sent after the acknowledgement of the one before. */
-function countRoundTrips (version: Version) {
-  const depths = new Map<number, number>()
-  let acknowledged = 0
-  const onPacket = (packet: Packet) => {
-    if (packet.cmd === 'publish') depths.set(packet.messageId ?? 0, acknowledged + 1)
-    if (packet.cmd === 'puback') acknowledged = Math.max(acknowledged, depths.get(packet.messageId ?? 0) ?? 0)
-  }
-  const parsers = { up: parser({ protocolVersion: version }), down: parser({ protocolVersion: version }) }
-  for (const one of Object.values(parsers)) one.on('packet', onPacket)
-  return {
-    tap: (direction: Direction, bytes: Buffer) => { parsers[direction].parse(bytes) },
-    count: () => acknowledged
   }
 }
 

@@ -7,7 +7,6 @@ import { suite, test, type TestContext } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { connect, connectAsync } from 'mqtt'
-import { parser, type Packet } from 'mqtt-packet'
 import type { Message, MultimqttOptions } from '../lib/index.ts'
 import type { Patience } from '../lib/session/job.ts'
 import type { PublishProperties, QoS } from '../types/message.ts'
@@ -19,7 +18,8 @@ import { onEnd } from './helpers/cleanup.ts'
 import { deferred, within } from './helpers/deadline.ts'
 import { mosquittoMissing, startMosquitto, type Mosquitto } from './helpers/mosquitto.ts'
 import { endWithUs } from './helpers/programs.ts'
-import { startProxy, type Direction } from './helpers/proxy.ts'
+import { startProxy } from './helpers/proxy.ts'
+import { countRoundTrips } from './helpers/round-trips.ts'
 import { openUnguarded, type Unguarded } from './helpers/unguarded.ts'
 
 /** QoS 2 of Mosquitto 2.0.11 stalls with bounds of its own; what it drops would look like our loss. */
@@ -183,23 +183,6 @@ suite('publishing over cuts, on Mosquitto', { skip: mosquittoMissing, concurrenc
     })
   }
 })
-
-/** The longest chain of publishes of which each was sent after the acknowledgement of the one before. */
-function countRoundTrips (version: 4 | 5) {
-  const depths = new Map<number, number>()
-  let acknowledged = 0
-  const onPacket = (packet: Packet) => {
-    if (packet.cmd === 'publish') depths.set(packet.messageId ?? 0, acknowledged + 1)
-    if (packet.cmd === 'puback') acknowledged = Math.max(acknowledged, depths.get(packet.messageId ?? 0) ?? 0)
-  }
-  const parsers = { up: parser({ protocolVersion: version }), down: parser({ protocolVersion: version }) }
-  parsers.up.on('packet', onPacket)
-  parsers.down.on('packet', onPacket)
-  return {
-    tap: (direction: Direction, bytes: Buffer) => { parsers[direction].parse(bytes) },
-    count: () => acknowledged
-  }
-}
 
 /** Runs a program with handlers that never end, and kills it. @returns the topics whose handlers ran */
 async function killedWhileRunning (

@@ -10,7 +10,6 @@ import { errors } from '../errors.ts'
 import { kindOf } from '../values.ts'
 import { readCall, recordOf } from './call-options.ts'
 import { Clients } from './clients.ts'
-import { ControlChannel, type ControlLink } from './control-channel.ts'
 import type { Exchange } from './exchange.ts'
 import { Executor } from './executor.ts'
 import { Groups } from './groups.ts'
@@ -26,14 +25,6 @@ export interface DynsecSettings {
   readonly timeoutMs: number
   /** Option `chunk`. */
   readonly chunk: number | undefined
-}
-
-/** `fastify.mqtt.dynsec` on a connection of this process, and what ends it. */
-export function createDynsec (
-  link: ControlLink, settings: DynsecSettings
-): { dynsec: Dynsec, close (): void } {
-  const channel = new ControlChannel(link, settings)
-  return { dynsec: new DynsecApi(channel, settings), close: () => channel.close() }
 }
 
 /** `fastify.mqtt.dynsec` on an exchange, which may be with another process. */

@@ -1,9 +1,9 @@
 import { connect, type IClientOptions, type MqttClient } from 'mqtt'
 import type { ControlLink, ControlSubscription } from '../../lib/dynsec/control-channel.ts'
-import { createDynsec } from '../../lib/dynsec/dynsec.ts'
 import { errors } from '../../lib/errors.ts'
 import type { Dynsec } from '../../types/dynsec.ts'
 import { onEnd, type Owner } from './cleanup.ts'
+import { createDynsec } from './dynsec.ts'
 import { within } from './deadline.ts'
 
 export interface AdminOptions {

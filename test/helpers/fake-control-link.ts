@@ -1,7 +1,7 @@
 import type { ControlLink, ControlSubscription } from '../../lib/dynsec/control-channel.ts'
-import { createDynsec } from '../../lib/dynsec/dynsec.ts'
 import { errors } from '../../lib/errors.ts'
 import type { Dynsec } from '../../types/dynsec.ts'
+import { createDynsec } from './dynsec.ts'
 import { Mailbox } from './mailbox.ts'
 
 /** A command as it was sent. */
