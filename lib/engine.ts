@@ -29,6 +29,7 @@ import type { CoveringBook } from './session/covering-book.ts'
 import { TopicNames, type Named } from './topic/names.ts'
 import { OutgoingNames } from './topic/outgoing-names.ts'
 import { overlap } from './topic/overlap.ts'
+import { withoutPrefix } from './topic/prefix.ts'
 
 /** What the engine needs from the application that it runs in. */
 export interface EngineHost {
@@ -298,8 +299,9 @@ export class Engine {
     if (!this.hooks.has('onUnmatched')) return
     // A hook may have it for long.
     incoming.keep?.()
-    const recipient = { pattern: '', prefix: this.settings.prefix, server, log, json: this.codecs.json, ack: 'after' } as const
-    this.hooks.run('onUnmatched', new ReceivedMessage(incoming, recipient, {}))
+    const recipient = { pattern: '', server, log, json: this.codecs.json, ack: 'after' } as const
+    const topic = withoutPrefix(this.settings.prefix, incoming.topic)
+    this.hooks.run('onUnmatched', new ReceivedMessage(incoming, recipient, topic, {}))
   }
 }
 

@@ -4,6 +4,7 @@ import type { MessageOrder } from '../../types/topic.ts'
 import { Router } from '../router/router.ts'
 import { TopicCache } from '../router/topic-cache.ts'
 import { paramsOf } from '../topic/params.ts'
+import { withoutPrefix } from '../topic/prefix.ts'
 import { Activity } from './activity.ts'
 import { Backlog, type BacklogLimits } from './backlog.ts'
 import type { CourseObserver } from './course.ts'
@@ -39,10 +40,14 @@ interface Interceptor {
   readonly receive: (incoming: Incoming) => void
 }
 
-/** What is to be done with the messages of a topic name. */
+/**
+ * What is to be done with the messages of a topic name. Linked, not in arrays: of thousands of topic names
+ * none of this is in a cache of the processor when a message comes, and each step to it is a wait.
+ */
 interface Targets {
-  readonly matches: readonly Match[]
-  readonly interceptors: readonly Interceptor[]
+  readonly first: Match | undefined
+  /** Undefined if there are none. */
+  readonly interceptors: readonly Interceptor[] | undefined
 }
 
 /**
@@ -132,9 +137,9 @@ export class Dispatcher {
 
   /** @param receipt released when all handlers are done; without one nobody waits for that */
   receive (incoming: Incoming, receipt?: Receipt): void {
-    const targets = this.#targets.get(incoming.topic) ?? this.#resolve(incoming.topic)
-    const isIntercepted = targets.interceptors.length > 0 && this.#passBy(targets.interceptors, incoming)
-    if (isIntercepted && targets.matches.length === 0) {
+    const targets = this.#targets.get(incoming.topic, incoming.name) ?? this.#resolve(incoming.topic)
+    const isIntercepted = targets.interceptors !== undefined && this.#passBy(targets.interceptors, incoming)
+    if (isIntercepted && targets.first === undefined) {
       receipt?.release()
       return
     }
@@ -147,16 +152,17 @@ export class Dispatcher {
 
   /** Brings a message to the handlers at once, and tells how each of them ended. */
   async inject (incoming: Incoming, receipt: Receipt): Promise<{ matched: number, ends: HandlerEnd[] }> {
-    const { matches } = this.#resolve(incoming.topic)
-    if (matches.length === 0) this.#unmatched(incoming)
-    const all = matches.map((match) => {
+    const { first } = this.#resolve(incoming.topic)
+    if (first === undefined) this.#unmatched(incoming)
+    const all: Promise<HandlerEnd[]>[] = []
+    for (let match = first; match !== undefined; match = match.next) {
       const ends = new Ends(match.route.handlers)
       new Delivery(this.#directPort, match, incoming, receipt).startObserved(ends)
-      return ends.all
-    })
+      all.push(ends.all)
+    }
     receipt.release()
     const ends = await Promise.all(all)
-    return { matched: matches.length, ends: ends.flat() }
+    return { matched: all.length, ends: ends.flat() }
   }
 
   /** Lets messages through, those first that came before. */
@@ -183,10 +189,10 @@ export class Dispatcher {
     await this.#activity.idleWithin(timeoutMs)
   }
 
-  #dispatch ({ matches }: Targets, incoming: Incoming, receipt: Receipt | undefined): void {
-    if (matches.length === 0) this.#unmatched(incoming)
+  #dispatch ({ first }: Targets, incoming: Incoming, receipt: Receipt | undefined): void {
+    if (first === undefined) this.#unmatched(incoming)
     const ids = incoming.subscriptionIds
-    for (const match of matches) {
+    for (let match = first; match !== undefined; match = match.next) {
       if (ids !== undefined && ids.length > 0 && !this.#settings.isFor(match.route.filter, ids)) continue
       new Delivery(this.#port, match, incoming, receipt).start()
     }
@@ -217,15 +223,18 @@ export class Dispatcher {
   }
 
   #resolve (topic: string): Targets {
-    const matches: Match[] = []
-    for (const route of this.#router.match(topic).sort((a, b) => a.order - b.order)) {
+    let first: Match | undefined
+    // From the last to the first, each before those that are there.
+    for (const route of this.#router.match(topic).sort((a, b) => b.order - a.order)) {
       const params = paramsOf(route.placed, topic)
       if (params === undefined) continue
       const group = this.#groupOf(route)
       const lane = group.order === 'topic' ? group.laneFor(topic, true) : undefined
-      matches.push({ route, params, issue: route.checkParams?.(params), group, lane })
+      const issue = route.checkParams?.(params)
+      first = { route, topic: withoutPrefix(route.prefix, topic), params, issue, group, lane, next: first }
     }
-    const targets = { matches, interceptors: this.#interceptors.match(topic) }
+    const interceptors = this.#interceptors.match(topic)
+    const targets = { first, interceptors: interceptors.length > 0 ? interceptors : undefined }
     if (!this.#targets.set(topic, targets)) forgetLanes(targets)
     return targets
   }
@@ -241,8 +250,10 @@ export class Dispatcher {
   }
 }
 
-function forgetLanes ({ matches }: Targets): void {
-  for (const { group, lane } of matches) if (lane !== undefined) group.onForgotten(lane)
+function forgetLanes ({ first }: Targets): void {
+  for (let match = first; match !== undefined; match = match.next) {
+    if (match.lane !== undefined) match.group.onForgotten(match.lane)
+  }
 }
 
 /** How each handler of a topic ended, in the order of their registration. */

@@ -3,14 +3,16 @@ import type { Codec } from '../../types/topic.ts'
 import { errors } from '../errors.ts'
 import { decodePayload, type Encoded } from '../payload/codecs.ts'
 import { textOf } from '../payload/json.ts'
+import type { TopicMemo } from '../router/topic-cache.ts'
 import type { Params } from '../topic/params.ts'
-import { withoutPrefix } from '../topic/prefix.ts'
 import { describe } from '../values.ts'
 import type { AckMode, ManualAck } from './receipt.ts'
 
 /** A PUBLISH as it came in. */
 export interface Incoming {
   readonly topic: string
+  /** What is known of the topic. */
+  readonly name?: TopicMemo
   readonly payload: Buffer
   readonly qos: QoS
   readonly retain: boolean
@@ -38,8 +40,6 @@ export function weightOf (incoming: Incoming): number {
 /** What a message knows of the topic that it is for. */
 export interface Recipient {
   readonly pattern: string
-  /** What is taken off the topic name; empty for absolute topics. */
-  readonly prefix: string
   readonly server: Message['server']
   readonly log: Message['log']
   readonly json: Codec
@@ -64,8 +64,10 @@ export class ReceivedMessage implements Message<Params, unknown>, Encoded {
   #log: Message['log'] | undefined
   #isSkipped = false
 
-  constructor (incoming: Incoming, recipient: Recipient, params: Params, manualAck?: ManualAck) {
-    this.topic = withoutPrefix(recipient.prefix, incoming.topic)
+  constructor (
+    incoming: Incoming, recipient: Recipient, topic: string, params: Params, manualAck?: ManualAck
+  ) {
+    this.topic = topic
     this.absoluteTopic = incoming.topic
     this.params = params
     this.payload = undefined

@@ -10,7 +10,7 @@ import type { DeadLetterTarget } from './dead-letter.ts'
 import type { Delivery } from './delivery.ts'
 import type { Failures, FailingRoute } from './failure.ts'
 import { ReceivedMessage, type Incoming, type Recipient } from './message.ts'
-import { Passage, type PassagePort } from './passage.ts'
+import { Passage } from './passage.ts'
 import { ManualAck } from './receipt.ts'
 import type { RetryPolicy } from './retry.ts'
 import type { Group, Lane } from './group.ts'
@@ -18,6 +18,8 @@ import type { Group, Lane } from './group.ts'
 /** A topic as messages see it. */
 export interface Route extends Recipient, FailingRoute {
   readonly name: string | undefined
+  /** What is taken off the topic name; empty for absolute topics. */
+  readonly prefix: string
   readonly placed: PlacedPattern
   /** Of registration, which is the order in which matching topics run. */
   readonly order: number
@@ -50,11 +52,15 @@ export interface PayloadRule {
 /** A topic that a topic name matches, with what its placeholders gave. */
 export interface Match {
   readonly route: Route
+  /** The topic name without the prefix, if it has that. */
+  readonly topic: string
   readonly params: Params
   readonly issue: Issue | undefined
   readonly group: Group
   /** Undefined unless the order of the topic is that of its topic names. */
   readonly lane: Lane | undefined
+  /** Another one that the same topic name matches, registered later. */
+  readonly next: Match | undefined
 }
 
 /** How one handler ended, for `inject()`. */
@@ -74,15 +80,10 @@ export interface PipelineSettings {
 export class Pipeline {
   readonly #settings: PipelineSettings
   readonly #failures: Failures
-  readonly #port: PassagePort
 
   constructor (settings: PipelineSettings, failures: Failures) {
     this.#settings = settings
     this.#failures = failures
-    this.#port = {
-      failures,
-      accept: ({ match, incoming }, message) => this.#accept(match, message, incoming)
-    }
   }
 
   /** The way to one handler, which begins with its `go()`. */
@@ -99,14 +100,14 @@ export class Pipeline {
 
   /** A message that is not decoded; its payload is the bytes. */
   rawMessage (match: Match, incoming: Incoming): ReceivedMessage {
-    const message = new ReceivedMessage(incoming, match.route, ownParams(match, incoming))
+    const message = new ReceivedMessage(incoming, match.route, match.topic, ownParams(match, incoming))
     message.payload = message.raw
     return message
   }
 
   /** The key by which a message is kept in order; that of its topic if the function has none. */
   keyOf (order: (message: AnyMessage) => string, { match, incoming }: Delivery): string {
-    const message = new ReceivedMessage(incoming, match.route, ownParams(match, incoming))
+    const message = new ReceivedMessage(incoming, match.route, match.topic, ownParams(match, incoming))
     try {
       const key: unknown = order.call(match.route.server, message)
       if (typeof key === 'string') return key
@@ -121,12 +122,13 @@ export class Pipeline {
     handler: MessageHandler, delivery: Delivery, manualAck: ManualAck | undefined, attempt: number
   ): Passage {
     const { match, incoming } = delivery
-    const message = new ReceivedMessage(incoming, match.route, ownParams(match, incoming), manualAck)
-    return new Passage(this.#port, delivery, message, handler, manualAck, attempt)
+    const params = ownParams(match, incoming)
+    const message = new ReceivedMessage(incoming, match.route, match.topic, params, manualAck)
+    return new Passage(delivery, message, handler, manualAck, attempt)
   }
 
-  /** @throws what makes the message no message for this topic */
-  #accept ({ route, issue }: Match, message: ReceivedMessage, incoming: Incoming): void {
+  /** Decodes and checks. @throws what makes the message no message for its topic */
+  accept ({ route, issue }: Match, message: ReceivedMessage, incoming: Incoming): void {
     if (issue !== undefined) throw invalid(errors.FST_MQTT_PARAMS_INVALID, route.pattern, issue)
     message.payload = this.#payloadOf(route, message, incoming)
   }

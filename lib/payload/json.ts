@@ -46,12 +46,12 @@ export function parseJson (text: string, rules: PoisoningRules): unknown {
 }
 
 /**
- * Whether nothing in it could be a forbidden key, not even by an escape. Most payloads are, and to look for
- * these with the parser's own patterns takes half as long as to parse them.
+ * Whether nothing in it could be a forbidden key, neither `__proto__` nor the `prototype` of a `constructor`,
+ * not even by an escape. Most payloads are, and to look for these with the parser's own patterns takes half
+ * as long as to parse them.
  */
 function isHarmless (text: string): boolean {
-  return !text.includes('__proto__') && !text.includes('constructor') && !text.includes('\\') &&
-    text.charCodeAt(0) !== byteOrderMark
+  return !text.includes('proto') && !text.includes('\\') && text.charCodeAt(0) !== byteOrderMark
 }
 
 const byteOrderMark = 0xfeff

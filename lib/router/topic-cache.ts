@@ -16,12 +16,21 @@ export class TopicCache<T> {
     this.#onForgotten = onForgotten
   }
 
-  get (topic: string): T | undefined {
-    const young = this.#young.get(topic)
-    if (young !== undefined) return young
-    const old = this.#old.get(topic)
-    if (old !== undefined) this.set(topic, old)
-    return old
+  /** @param memo of that topic, where the value is found sooner the next time */
+  get (topic: string, memo?: TopicMemo): T | undefined {
+    // Only what is among the younger ones, which are others after each change.
+    if (memo !== undefined && memo.owner === this.#young) return memo.value as T
+    let value = this.#young.get(topic)
+    if (value === undefined) {
+      value = this.#old.get(topic)
+      if (value === undefined) return undefined
+      this.set(topic, value)
+    }
+    if (memo !== undefined) {
+      memo.value = value
+      memo.owner = this.#young
+    }
+    return value
   }
 
   /**
@@ -55,6 +64,12 @@ export class TopicCache<T> {
       if (!this.#old.has(topic)) this.#onForgotten(value)
     }
   }
+}
+
+/** What somebody keeps who knows the topic. */
+export interface TopicMemo {
+  value: unknown
+  owner: object | undefined
 }
 
 export interface TopicCacheSettings<T> {

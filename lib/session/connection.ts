@@ -13,7 +13,7 @@ import {
   type AckType, type BrokerLimits, type Link, type LinkEvents, type OutgoingPublish, type SubscribeOptions
 } from './link.ts'
 import { sentProperties } from './publish.ts'
-import { showMessage } from './raw-client.ts'
+import { MessageEvents } from './raw-client.ts'
 import {
   asConnectionError, connackRefusal, disconnection, hangUp, isReset, isTakeover, refusalClass
 } from './refusals.ts'
@@ -259,6 +259,7 @@ export class Connection implements Link {
 
   #wireEvents (client: MqttClient, isCurrent: () => boolean): WireEvents {
     const events = this.#events
+    const messageEvents = new MessageEvents(client)
     return {
       onConnack: (connack) => {
         // Some say that a session is there which they were told to end.
@@ -275,8 +276,7 @@ export class Connection implements Link {
       onPublish: (frame) => {
         if (!isCurrent()) return
         events.onMessage(frame)
-        // Later, so that what a listener throws does not end the connection.
-        if (client.listenerCount('message') > 0) process.nextTick(showMessage, client, frame)
+        messageEvents.show(frame)
       },
       onAck: (type, packetId, reasonCode) => { if (isCurrent()) events.onAck(type, packetId, reasonCode) },
       onWritten: (sequence) => { if (isCurrent()) events.onWritten(sequence) },

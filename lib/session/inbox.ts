@@ -26,6 +26,8 @@ export class Receipt {
   isAcknowledged = false
   /** Whether its message is. */
   isKept = false
+  /** The one that came after it, as long as both wait for their acknowledgement; the inbox's own. */
+  next: Receipt | undefined = undefined
   /** From 0x80 on the message is refused, which only MQTT 5 can say. */
   reasonCode = 0
   #holds = 1
@@ -63,12 +65,7 @@ export class Inbox {
   readonly #onExcess: (unacked: number) => void
   readonly #maxUnacked: number
   readonly #settled = (receipt: Receipt) => this.#onSettled(receipt)
-  readonly #queues: Record<1 | 2, (Receipt | undefined)[]> = { 1: [], 2: [] }
-  readonly #heads = { 1: 0, 2: 0 }
-  /** Looks after a while whether the oldest is still the same. */
-  readonly #timers: Record<1 | 2, NodeJS.Timeout | undefined> = { 1: undefined, 2: undefined }
-  /** The oldest, if others need not wait for it any more. */
-  readonly #overtaken: Record<1 | 2, Receipt | undefined> = { 1: undefined, 2: undefined }
+  readonly #lines: Record<1 | 2, Line> = { 1: new Line(), 2: new Line() }
   /** Of this connection, by packet identifier: QoS 1 and 2 share the identifiers. */
   readonly #unacked = new PacketTable<Receipt>()
   /** Not acknowledged on the connection before, of a session that is kept. */
@@ -103,13 +100,8 @@ export class Inbox {
     // What the connection before has not sent again may come on the next one.
     for (const receipt of this.#unacked.values()) this.#carried.set(receipt.message.messageId, receipt)
     this.#unacked.clear()
-    for (const qos of [1, 2] as const) {
-      this.#queues[qos] = []
-      this.#heads[qos] = 0
-      this.#overtaken[qos] = undefined
-      clearTimeout(this.#timers[qos])
-      this.#timers[qos] = undefined
-    }
+    this.#lines[1].clear()
+    this.#lines[2].clear()
   }
 
   receive (message: ReceivedPublish): void {
@@ -141,16 +133,10 @@ export class Inbox {
   #onSettled (receipt: Receipt): void {
     if (!this.#isUp) return
     const qos = receipt.message.qos === 2 ? 2 : 1
-    const queue = this.#queues[qos]
-    const first = queue[this.#heads[qos]]
-    if (first === undefined || first === receipt || first !== this.#overtaken[qos]) {
-      this.#acknowledge(qos)
-      return
-    }
-    const index = queue.indexOf(receipt)
-    if (index < 0) return
-    queue.splice(index, 1)
-    this.#send(receipt, qos)
+    const line = this.#lines[qos]
+    const { first } = line
+    if (first === undefined || first === receipt || first !== line.overtaken) this.#acknowledge(qos)
+    else if (line.remove(receipt)) this.#send(receipt, qos)
   }
 
   #accept (message: ReceivedPublish, qos: 1 | 2): void {
@@ -166,7 +152,7 @@ export class Inbox {
 
   #enlist (receipt: Receipt, qos: 1 | 2): void {
     this.#unacked.set(receipt.message.messageId, receipt)
-    this.#queues[qos].push(receipt)
+    this.#lines[qos].add(receipt)
   }
 
   /**
@@ -202,20 +188,12 @@ export class Inbox {
 
   /** Sends what can be sent without overtaking: only what came on this connection, or came again. */
   #acknowledge (qos: 1 | 2): void {
-    const queue = this.#queues[qos]
-    let head = this.#heads[qos]
-    for (let receipt = queue[head]; receipt?.isSettled === true; receipt = queue[++head]) {
-      queue[head] = undefined
+    const line = this.#lines[qos]
+    for (let receipt = line.first; receipt?.isSettled === true; receipt = line.first) {
+      line.shift()
       this.#send(receipt, qos)
     }
-    if (head === queue.length) {
-      queue.length = head = 0
-    } else if (head > 1_000 && head * 2 > queue.length) {
-      queue.splice(0, head)
-      head = 0
-    }
-    this.#heads[qos] = head
-    if (this.#timers[qos] === undefined && head < queue.length) this.#watch(qos)
+    if (line.first !== undefined && line.timer === undefined) this.#watch(line, qos)
   }
 
   #send (receipt: Receipt, qos: 1 | 2): void {
@@ -232,23 +210,75 @@ export class Inbox {
     this.#port.sendAck(qos === 1 ? puback : pubrec, messageId, reasonCode)
   }
 
-  #watch (qos: 1 | 2): void {
-    const first = this.#queues[qos][this.#heads[qos]]
-    this.#timers[qos] = setTimeout(() => {
-      this.#timers[qos] = undefined
-      const now = this.#queues[qos][this.#heads[qos]]
-      if (!this.#isUp || now === undefined) return
-      if (now === first) this.#overtake(now, qos)
-      else this.#watch(qos)
+  /** Looks after a while whether the oldest is still the same. */
+  #watch (line: Line, qos: 1 | 2): void {
+    const { first } = line
+    line.timer = setTimeout(() => {
+      line.timer = undefined
+      if (!this.#isUp || line.first === undefined) return
+      if (line.first === first) this.#overtake(line, first, qos)
+      else this.#watch(line, qos)
     }, patienceMs).unref()
   }
 
-  #overtake (first: Receipt, qos: 1 | 2): void {
-    const queue = this.#queues[qos].slice(this.#heads[qos])
-    this.#overtaken[qos] = first
-    this.#queues[qos] = queue.filter((receipt) => receipt?.isSettled === false)
-    this.#heads[qos] = 0
-    for (const receipt of queue) if (receipt?.isSettled === true) this.#send(receipt, qos)
+  #overtake (line: Line, first: Receipt, qos: 1 | 2): void {
+    line.overtaken = first
+    for (const receipt of line.takeSettled()) this.#send(receipt, qos)
+  }
+}
+
+/** What waits for its acknowledgement, in the order in which it came. */
+class Line {
+  first: Receipt | undefined
+  /** The oldest, if others need not wait for it any more. */
+  overtaken: Receipt | undefined
+  timer: NodeJS.Timeout | undefined
+  #last: Receipt | undefined
+
+  add (receipt: Receipt): void {
+    if (this.#last === undefined) this.first = receipt
+    else this.#last.next = receipt
+    this.#last = receipt
+  }
+
+  shift (): void {
+    const { first } = this
+    if (first === undefined) return
+    this.first = first.next
+    if (first.next === undefined) this.#last = undefined
+    // What is through must not refer to what came after it: grown old, it would keep all of that as garbage.
+    first.next = undefined
+  }
+
+  /** One that is not the first. @returns whether it was there */
+  remove (receipt: Receipt): boolean {
+    for (let before = this.first; before !== undefined; before = before.next) {
+      if (before.next !== receipt) continue
+      before.next = receipt.next
+      if (this.#last === receipt) this.#last = before
+      receipt.next = undefined
+      return true
+    }
+    return false
+  }
+
+  /** Takes out all that are settled. */
+  takeSettled (): Receipt[] {
+    const all: Receipt[] = []
+    for (let receipt = this.first; receipt !== undefined; receipt = receipt.next) all.push(receipt)
+    this.first = this.#last = undefined
+    for (const receipt of all) {
+      receipt.next = undefined
+      if (!receipt.isSettled) this.add(receipt)
+    }
+    return all.filter(({ isSettled }) => isSettled)
+  }
+
+  clear (): void {
+    for (let receipt = this.first; receipt !== undefined; receipt = this.first) this.shift()
+    this.overtaken = undefined
+    clearTimeout(this.timer)
+    this.timer = undefined
   }
 }
 

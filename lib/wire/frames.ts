@@ -3,6 +3,7 @@ import { faultCode, malformed } from './malformed.ts'
 import { firstByteFaults, packetType, type AckType } from './packets.ts'
 import { Pieces } from './pieces.ts'
 import { decodePublish, type PublishFrame } from './publish-frame.ts'
+import { TopicTable } from './topic-names.ts'
 
 export * from './encode.ts'
 export { packetType, type AckType } from './packets.ts'
@@ -34,6 +35,7 @@ export class Splitter {
   readonly #version: 4 | 5
   readonly #maxBytes: number
   readonly #faults: (typeof firstByteFaults)[4]
+  readonly #names = new TopicTable()
   /** The packet of which only a part has come. */
   readonly #pieces = new Pieces()
   /** Its size, if there is one; 0 while that has not come. */
@@ -134,7 +136,7 @@ export class Splitter {
     let body = start + 2
     while ((bytes[body - 1] as number) > 0x7f) body++
     if (type === packetType.publish) {
-      this.#sink.onPublish(decodePublish(bytes, first, body, end, this.#version))
+      this.#sink.onPublish(decodePublish(bytes, first, body, end, this.#version, this.#names))
     } else if (isAck(type)) {
       const reasonCode = checkAck(bytes, type, body, end, this.#version)
       this.#sink.onAck(type, (bytes[body] as number) << 8 | (bytes[body + 1] as number), reasonCode)

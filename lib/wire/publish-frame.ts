@@ -3,32 +3,30 @@ import { variableByteSize } from '../guard.ts'
 import { readUint16, readVariable } from './fields.ts'
 import { faultCode, malformed } from './malformed.ts'
 import { checkProperties, decodeProperties, noIds, publishProperties, type DecodedProperties } from './properties.ts'
-import { topicName } from './topic-names.ts'
+import type { TopicName, TopicTable } from './topic-names.ts'
 
 /** A PUBLISH that came in. Its bytes are part of what was read from the socket, until `detach()`. */
 export class PublishFrame {
-  readonly topic: string
-  readonly qos: QoS
-  readonly retain: boolean
-  readonly dup: boolean
+  readonly name: TopicName
   /** The packet identifier; 0 with QoS 0. */
   readonly messageId: number
   /** The identifiers of the subscriptions for which this copy came. */
   readonly subscriptionIds: readonly number[]
+  /** The first byte of its header. */
+  readonly #first: number
   #bytes: Buffer
   #propertiesAt: number
   #payloadAt: number
   #end: number
-  #isDetached: boolean
   #keepers: number
-  /** Whether it will be detached when the turn ends. */
-  #isListed: boolean
+  /** Whether it is detached, or will be when the turn ends. */
+  #state: 'attached' | 'listed' | 'detached'
   #payload: Buffer | undefined
   #properties: DecodedProperties | undefined
 
   constructor (
     first: number,
-    topic: string,
+    name: TopicName,
     messageId: number,
     subscriptionIds: readonly number[],
     bytes: Buffer,
@@ -36,21 +34,34 @@ export class PublishFrame {
     payloadAt: number,
     end: number
   ) {
-    this.topic = topic
-    this.qos = (first >> 1 & 3) as QoS
-    this.retain = (first & 1) !== 0
-    this.dup = (first & 8) !== 0
+    this.name = name
     this.messageId = messageId
     this.subscriptionIds = subscriptionIds
+    this.#first = first
     this.#bytes = bytes
     this.#propertiesAt = propertiesAt
     this.#payloadAt = payloadAt
     this.#end = end
-    this.#isDetached = false
     this.#keepers = 0
-    this.#isListed = false
+    this.#state = 'attached'
     this.#payload = undefined
     this.#properties = undefined
+  }
+
+  get topic (): string {
+    return this.name.text
+  }
+
+  get qos (): QoS {
+    return (this.#first >> 1 & 3) as QoS
+  }
+
+  get retain (): boolean {
+    return (this.#first & 1) !== 0
+  }
+
+  get dup (): boolean {
+    return (this.#first & 8) !== 0
   }
 
   get payload (): Buffer {
@@ -76,8 +87,8 @@ export class PublishFrame {
 
   /** Somebody needs it also later. If that is beyond this turn of the event loop, it is detached. */
   keep (): void {
-    if (++this.#keepers > 1 || this.#isDetached) return
-    this.#isListed = true
+    if (++this.#keepers > 1 || this.#state === 'detached') return
+    this.#state = 'listed'
     listed++
     if (kept.push(this) === 1 && !isScheduled) {
       isScheduled = true
@@ -87,16 +98,16 @@ export class PublishFrame {
 
   /** One of those who keep it needs it no more. */
   drop (): void {
-    if (--this.#keepers > 0 || !this.#isListed) return
-    this.#isListed = false
+    if (--this.#keepers > 0 || this.#state !== 'listed') return
+    this.#state = 'attached'
     // In one turn there may be thousands of them, which would all grow old here.
     if (--listed === 0) kept.length = 0
   }
 
   /** The turn in which it was kept ends. */
   onTurnEnd (): void {
-    if (!this.#isListed) return
-    this.#isListed = false
+    if (this.#state !== 'listed') return
+    this.#state = 'attached'
     this.detach()
   }
 
@@ -108,8 +119,8 @@ export class PublishFrame {
     const size = this.#end - this.#propertiesAt
     // A message that fills what it lies in would free less than its copy takes. So does one that was cut over
     // several reads, which lies in bytes of its own.
-    if (this.#isDetached || size * 2 > this.#bytes.buffer.byteLength) return
-    this.#isDetached = true
+    if (this.#state === 'detached' || size * 2 > this.#bytes.buffer.byteLength) return
+    this.#state = 'detached'
     const bytes = Buffer.allocUnsafe(size)
     this.#bytes.copy(bytes, 0, this.#propertiesAt, this.#end)
     this.#bytes = bytes
@@ -138,12 +149,12 @@ function detachKept (): void {
  * @throws `FST_MQTT_MALFORMED`
  */
 export function decodePublish (
-  bytes: Buffer, first: number, body: number, end: number, version: 4 | 5
+  bytes: Buffer, first: number, body: number, end: number, version: 4 | 5, names: TopicTable
 ): PublishFrame {
   const topicAt = body + 2
   const topicEnd = topicAt > end ? Infinity : topicAt + readUint16(bytes, body)
   if (topicEnd > end) throw malformed('the topic of PUBLISH ends after the packet')
-  const topic = topicName(bytes, topicAt, topicEnd)
+  const name = names.at(bytes, topicAt, topicEnd)
   let at = topicEnd
   let messageId = 0
   if ((first & 0b0110) !== 0) {
@@ -162,5 +173,5 @@ export function decodePublish (
     if (length > 0) ids = checkProperties(bytes, at, payloadAt, publishProperties, 'PUBLISH')
   }
   if (topicAt === topicEnd) throw malformed('PUBLISH has no topic', faultCode.protocolError)
-  return new PublishFrame(first, topic, messageId, ids, bytes, at, payloadAt, end)
+  return new PublishFrame(first, name, messageId, ids, bytes, at, payloadAt, end)
 }
