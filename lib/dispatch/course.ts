@@ -15,8 +15,8 @@ export interface CourseObserver {
 }
 
 /**
- * A delivery that is not over at once: its handlers wait for a slot or a turn, are async, or have failed and
- * are run again. Its message is acknowledged at the end, or when the dead letter target has it.
+ * A delivery that is not simple: its handlers wait for a slot or a turn, are several at once, or have failed
+ * and are run again. Its message is acknowledged at the end, or when the dead letter target has it.
  */
 export class Course implements Task {
   readonly delivery: Delivery
@@ -41,8 +41,6 @@ export class Course implements Task {
     this.group = delivery.group
     this.#lane = lane
     this.#observer = observer
-    delivery.incoming.keep?.()
-    delivery.port.activity.begin()
   }
 
   get bytes (): number {
@@ -72,6 +70,16 @@ export class Course implements Task {
     this.#next = next
     this.#begin()
     this.proceed()
+  }
+
+  /** Goes on with what was simple: its last handler is under way, and holds the receipt and the lane. */
+  takeOver (followers: Task['followers']): this {
+    this.#handlers = []
+    this.#underWay = 1
+    this.#isHolding = true
+    this.followers = followers
+    this.#takeLane()
+    return this
   }
 
   proceed (): void {
@@ -168,8 +176,7 @@ export class Course implements Task {
       bury(this.delivery, this.#failed.error, this.#failed.attempt, this.#observer)
     if (this.#lost !== 'given up') this.#release()
     if (this.#lane !== undefined) port.scheduler.pass(this.#lane, this)
-    this.delivery.incoming.drop?.()
-    port.activity.end()
+    this.delivery.leave()
     if (!isBuried) this.#observer?.onEnd()
   }
 

@@ -7,7 +7,7 @@ import type { Incoming } from './message.ts'
 import type { Passage } from './passage.ts'
 import type { Match, Pipeline } from './pipeline.ts'
 import type { Receipt } from './receipt.ts'
-import type { Scheduler } from './scheduler.ts'
+import type { Owner, Scheduler } from './scheduler.ts'
 
 /** What a delivery needs of the dispatcher. */
 export interface DeliveryPort {
@@ -27,10 +27,10 @@ export interface DeliveryCounters {
 }
 
 /**
- * One message for one topic. Most messages are through with their handlers at once: they wait for nothing,
- * ask nobody, and leave nothing behind. For the others there is a course.
+ * One message for one topic. Most are simple: their handlers are through at once, and leave nothing behind, or
+ * all but the last, which is awaited. For the others there is a course.
  */
-export class Delivery {
+export class Delivery implements Owner {
   readonly port: DeliveryPort
   readonly match: Match
   readonly incoming: Incoming
@@ -38,6 +38,7 @@ export class Delivery {
   /** What the schemas say of the message holds for all handlers of the topic. */
   rejection: { readonly error: unknown, isReported: boolean } | undefined
   course: Course | undefined
+  followers: Owner['followers']
 
   constructor (port: DeliveryPort, match: Match, incoming: Incoming, receipt: Receipt | undefined) {
     this.port = port
@@ -46,6 +47,7 @@ export class Delivery {
     this.receipt = receipt
     this.rejection = undefined
     this.course = undefined
+    this.followers = undefined
   }
 
   get group (): Group {
@@ -68,7 +70,8 @@ export class Delivery {
       if (passage.go()) {
         if (passage.manualAck !== undefined) this.expectAck(passage)
       } else {
-        this.#takeCourse(lane).goOn(handlers, next)
+        if (next === handlers.length && this.#isSimple) this.#begin()
+        else this.#takeCourse(lane).goOn(handlers, next)
         return
       }
     }
@@ -94,7 +97,15 @@ export class Delivery {
 
   /** A handler is through, or has failed, some time after it was begun. */
   onRunEnd (passage: Passage): void {
-    this.course?.onRunEnd(passage)
+    if (this.course === undefined && passage.outcome === 'failed') this.#complicate()
+    if (this.course === undefined) this.#end()
+    else this.course.onRunEnd(passage)
+  }
+
+  /** It is over: nobody needs the message any more. */
+  leave (): void {
+    this.incoming.drop?.()
+    this.port.activity.end()
   }
 
   /** Where it may have to wait, or others behind it; undefined if they do not wait for each other. */
@@ -104,7 +115,44 @@ export class Delivery {
     return group.order === 'topic' ? this.match.lane : undefined
   }
 
+  /** Whether it is enough to wait for the last handler. */
+  get #isSimple (): boolean {
+    const { route, group } = this.match
+    return route.ack === 'after' && typeof group.order !== 'function'
+  }
+
+  #enter (): void {
+    this.incoming.keep?.()
+    this.port.activity.begin()
+  }
+
+  /** The last handler is under way. */
+  #begin (): void {
+    const { group, lane } = this.match
+    this.#enter()
+    this.port.scheduler.begin(group)
+    this.receipt?.hold()
+    if (lane !== undefined) group.take(lane, this)
+  }
+
+  #end (): void {
+    const { port: { scheduler }, match: { group, lane } } = this
+    scheduler.end(group)
+    this.receipt?.release()
+    if (lane !== undefined) scheduler.pass(lane, this)
+    this.leave()
+  }
+
+  /** The last handler has failed: perhaps that is not the end of it. */
+  #complicate (): void {
+    const { followers, match: { route, lane } } = this
+    if (route.retry === undefined && route.deadLetter === undefined) return
+    this.followers = undefined
+    this.course = new Course(this, lane, undefined).takeOver(followers)
+  }
+
   #takeCourse (lane: Lane | undefined, observer?: CourseObserver): Course {
+    this.#enter()
     return (this.course = new Course(this, lane, observer))
   }
 }

@@ -1,12 +1,12 @@
 import type { MessageOrder } from '../../types/topic.ts'
 import { Place, Queue } from '../queue.ts'
-import type { Task } from './scheduler.ts'
+import type { Owner, Task } from './scheduler.ts'
 
 /** Messages of one topic that run one after the other: those with one topic name, or with one key. */
 export class Lane {
   readonly key: string
   /** Whose turn it is; others wait behind it. */
-  owner: Task | undefined = undefined
+  owner: Owner | undefined = undefined
   /** Whether it is found with the topics that a topic name matches: then nobody has to look for it. */
   isCached: boolean
 
@@ -50,18 +50,18 @@ export class Group {
     return lane
   }
 
-  take (lane: Lane, task: Task): void {
-    lane.owner = task
+  take (lane: Lane, owner: Owner): void {
+    lane.owner = owner
     if (!lane.isCached) this.#lanes.set(lane.key, lane)
   }
 
-  /** @returns whose turn it is now; undefined if nobody waits, or the task was not the owner */
-  pass (lane: Lane, task: Task): Task | undefined {
-    if (lane.owner !== task) return undefined
-    const { followers } = task
+  /** @returns whose turn it is now; undefined if nobody waits, or it was not the owner */
+  pass (lane: Lane, owner: Owner): Task | undefined {
+    if (lane.owner !== owner) return undefined
+    const { followers } = owner
     const next = followers?.shift()
     // One that is through must not refer to those after it: grown old, it would keep all of them as garbage.
-    task.followers = undefined
+    owner.followers = undefined
     if (next !== undefined) next.followers = followers
     else if (this.#lanes.size > 0) this.#lanes.delete(lane.key)
     lane.owner = next

@@ -2,13 +2,17 @@ import type { Backlog, Loss, Waiting } from './backlog.ts'
 import type { Group, Lane } from './group.ts'
 import { Place, Queue } from '../queue.ts'
 
-/** What runs when the rules allow it. */
-export interface Task extends Waiting {
+/** What has its turn in a lane, where it is in one. */
+export interface Owner {
   readonly group: Group
+  /** Those behind it, in order; the scheduler's own. */
+  followers?: Queue<Task> | undefined
+}
+
+/** What runs when the rules allow it. */
+export interface Task extends Owner, Waiting {
   /** While it waits; the scheduler's own. */
   wait: Wait | undefined
-  /** Those behind it in its lane, in order; the scheduler's own. */
-  followers?: Queue<Task> | undefined
   /** Runs as much of it as there are slots for, of which at least one is free. Never throws. */
   proceed (): void
   /** It will not run. It waits no more then. */
@@ -110,15 +114,25 @@ export class Scheduler {
   }
 
   /** Runs it when it is its turn in its lane. */
-  follow (owner: Task, task: Task): void {
+  follow (owner: Owner, task: Task): void {
     owner.followers ??= new Queue()
     this.#put(task, owner.followers)
   }
 
   /** It is the turn of the one behind it. */
-  pass (lane: Lane, task: Task): void {
-    const next = task.group.pass(lane, task)
-    if (next !== undefined) this.enqueue(next)
+  pass (lane: Lane, owner: Owner): void {
+    const next = owner.group.pass(lane, owner)
+    if (next === undefined) return
+    // In most cases the slot that has just become free is for it.
+    const isNext = this.#groups.size === 0 && this.hasSlot(next.group) && next.group.ready.size === 0
+    if (!isNext || this.#isPumping || this.#isStopped) {
+      this.enqueue(next)
+      return
+    }
+    this.#isPumping = true
+    this.#run(next)
+    this.#isPumping = false
+    this.#pump()
   }
 
   /** It waits no more. */
@@ -165,6 +179,11 @@ export class Scheduler {
     if (!isListed && group.ready.size > 0 && group.hasSlot) this.#groups.append(group.place)
   }
 
+  #run (task: Task): void {
+    this.withdraw(task)
+    task.proceed()
+  }
+
   #pump (): void {
     // What runs may end at once, and let the next one run: a loop, or ten thousand would be a stack too deep.
     if (this.#isPumping) return
@@ -173,10 +192,7 @@ export class Scheduler {
       const group = this.#groups.shift()
       if (group === undefined) break
       const task = group.hasSlot ? group.ready.first?.value : undefined
-      if (task !== undefined) {
-        this.withdraw(task)
-        task.proceed()
-      }
+      if (task !== undefined) this.#run(task)
       this.#list(group)
     }
     this.#isPumping = false

@@ -1,5 +1,5 @@
 import type { AckType, ReceivedPublish } from './link.ts'
-import { PacketTable } from './packet-table.ts'
+import { PacketSet, PacketTable } from './packet-table.ts'
 import { notFound } from './reason-codes.ts'
 
 /** What the inbox needs from whoever holds the connection. */
@@ -66,8 +66,10 @@ export class Inbox {
   readonly #maxUnacked: number
   readonly #settled = (receipt: Receipt) => this.#onSettled(receipt)
   readonly #lines: Record<1 | 2, Line> = { 1: new Line(), 2: new Line() }
-  /** Of this connection, by packet identifier: QoS 1 and 2 share the identifiers. */
-  readonly #unacked = new PacketTable<Receipt>()
+  /** The identifiers of what is in the lines, which QoS 1 and 2 share. */
+  readonly #unacked = new PacketSet()
+  /** A broker has used one for two messages at once. */
+  #isAmbiguous = false
   /** Not acknowledged on the connection before, of a session that is kept. */
   readonly #carried = new PacketTable<Receipt>()
   /** With QoS 2: PUBREC is sent, PUBREL has not come. */
@@ -83,7 +85,7 @@ export class Inbox {
   }
 
   get unacked (): number {
-    return this.#unacked.size
+    return this.#lines[1].size + this.#lines[2].size
   }
 
   onUp (isSessionPresent: boolean): void {
@@ -98,10 +100,12 @@ export class Inbox {
   onDown (): void {
     this.#isUp = false
     // What the connection before has not sent again may come on the next one.
-    for (const receipt of this.#unacked.values()) this.#carried.set(receipt.message.messageId, receipt)
+    for (const line of [this.#lines[1], this.#lines[2]]) {
+      for (const receipt of line.takeAll()) this.#carried.set(receipt.message.messageId, receipt)
+      line.reset()
+    }
     this.#unacked.clear()
-    this.#lines[1].clear()
-    this.#lines[2].clear()
+    this.#isAmbiguous = false
   }
 
   receive (message: ReceivedPublish): void {
@@ -147,11 +151,13 @@ export class Inbox {
       receipt.isKept = true
       message.keep()
     }
-    if (this.#unacked.size > this.#maxUnacked) this.#onExcess(this.#unacked.size)
+    if (this.unacked > this.#maxUnacked) this.#onExcess(this.unacked)
   }
 
   #enlist (receipt: Receipt, qos: 1 | 2): void {
-    this.#unacked.set(receipt.message.messageId, receipt)
+    const { messageId } = receipt.message
+    if (this.#unacked.has(messageId)) this.#isAmbiguous = true
+    this.#unacked.add(messageId)
     this.#lines[qos].add(receipt)
   }
 
@@ -161,9 +167,10 @@ export class Inbox {
    */
   #isKnown (message: ReceivedPublish): boolean {
     const { messageId } = message
+    const isUnacked = this.#unacked.has(messageId)
     const isCarrying = this.#carried.size > 0
-    const known = this.#unacked.get(messageId) ?? (isCarrying ? this.#carried.get(messageId) : undefined)
-    if (known === undefined && !isCarrying) return false
+    if (!isUnacked && !isCarrying) return false
+    const known = isUnacked ? this.#find(messageId) : this.#carried.get(messageId)
     if (known !== undefined && isSame(known.message, message)) {
       if (this.#carried.delete(messageId) && message.qos !== 0) {
         this.#enlist(known, message.qos)
@@ -175,6 +182,10 @@ export class Inbox {
     if (!message.dup) this.#carried.clear()
     else this.#carried.delete(messageId)
     return false
+  }
+
+  #find (messageId: number): Receipt | undefined {
+    return this.#lines[1].find(messageId) ?? this.#lines[2].find(messageId)
   }
 
   /**
@@ -199,7 +210,7 @@ export class Inbox {
   #send (receipt: Receipt, qos: 1 | 2): void {
     const { message, reasonCode } = receipt
     const { messageId } = message
-    if (this.#unacked.get(messageId) === receipt) this.#unacked.delete(messageId)
+    if (!this.#isAmbiguous || this.#find(messageId) === undefined) this.#unacked.delete(messageId)
     receipt.isAcknowledged = true
     if (receipt.isKept) message.drop()
     // After a refusal no PUBREL comes; but on 3.1.1 nothing can be refused.
@@ -233,17 +244,20 @@ class Line {
   /** The oldest, if others need not wait for it any more. */
   overtaken: Receipt | undefined
   timer: NodeJS.Timeout | undefined
+  size = 0
   #last: Receipt | undefined
 
   add (receipt: Receipt): void {
     if (this.#last === undefined) this.first = receipt
     else this.#last.next = receipt
     this.#last = receipt
+    this.size++
   }
 
   shift (): void {
     const { first } = this
     if (first === undefined) return
+    this.size--
     this.first = first.next
     if (first.next === undefined) this.#last = undefined
     // What is through must not refer to what came after it: grown old, it would keep all of that as garbage.
@@ -254,6 +268,7 @@ class Line {
   remove (receipt: Receipt): boolean {
     for (let before = this.first; before !== undefined; before = before.next) {
       if (before.next !== receipt) continue
+      this.size--
       before.next = receipt.next
       if (this.#last === receipt) this.#last = before
       receipt.next = undefined
@@ -262,20 +277,29 @@ class Line {
     return false
   }
 
-  /** Takes out all that are settled. */
-  takeSettled (): Receipt[] {
+  find (messageId: number): Receipt | undefined {
+    let receipt = this.first
+    while (receipt !== undefined && receipt.message.messageId !== messageId) receipt = receipt.next
+    return receipt
+  }
+
+  takeAll (): Receipt[] {
     const all: Receipt[] = []
-    for (let receipt = this.first; receipt !== undefined; receipt = receipt.next) all.push(receipt)
-    this.first = this.#last = undefined
-    for (const receipt of all) {
-      receipt.next = undefined
-      if (!receipt.isSettled) this.add(receipt)
+    for (let receipt = this.first; receipt !== undefined; receipt = this.first) {
+      all.push(receipt)
+      this.shift()
     }
+    return all
+  }
+
+  takeSettled (): Receipt[] {
+    const all = this.takeAll()
+    for (const receipt of all) if (!receipt.isSettled) this.add(receipt)
     return all.filter(({ isSettled }) => isSettled)
   }
 
-  clear (): void {
-    for (let receipt = this.first; receipt !== undefined; receipt = this.first) this.shift()
+  /** When all have been taken. */
+  reset (): void {
     this.overtaken = undefined
     clearTimeout(this.timer)
     this.timer = undefined

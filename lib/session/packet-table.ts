@@ -68,6 +68,28 @@ export class PacketTable<T> {
   }
 }
 
+/** Packet identifiers in use: to ask for one costs less than to find what belongs to it. */
+export class PacketSet {
+  /** One bit for each. */
+  readonly #bits = new Uint32Array(2_048)
+
+  has (id: number): boolean {
+    return ((this.#bits[id >>> 5] as number) >>> (id & 31) & 1) === 1
+  }
+
+  add (id: number): void {
+    this.#bits[id >>> 5] = (this.#bits[id >>> 5] as number) | 1 << (id & 31)
+  }
+
+  delete (id: number): void {
+    this.#bits[id >>> 5] = (this.#bits[id >>> 5] as number) & ~(1 << (id & 31))
+  }
+
+  clear (): void {
+    this.#bits.fill(0)
+  }
+}
+
 function emptied<T> (size: number): (T | undefined)[] {
   return new Array<T | undefined>(size).fill(undefined)
 }
