@@ -2,7 +2,6 @@ import type { Loss } from './backlog.ts'
 import { bury } from './dead-letter.ts'
 import type { Delivery } from './delivery.ts'
 import type { Group, Lane } from './group.ts'
-import { weightOf } from './message.ts'
 import type { Passage } from './passage.ts'
 import type { MessageHandler } from './pipeline.ts'
 import { Retry, retryDelay } from './retry.ts'
@@ -44,13 +43,13 @@ export class Course implements Task {
   }
 
   get bytes (): number {
-    return weightOf(this.delivery.incoming)
+    return this.delivery.bytes
   }
 
   /** What has been acknowledged would not come again either. */
   get isDroppable (): boolean {
-    const { receipt, match } = this.delivery
-    return receipt === undefined || (match.route.ack === 'before' && this.#handlers !== undefined)
+    const { isDroppable, match } = this.delivery
+    return isDroppable || (match.route.ack === 'before' && this.#handlers !== undefined)
   }
 
   /** Nothing of it has begun, because something has to be waited for. */
@@ -72,7 +71,7 @@ export class Course implements Task {
     this.proceed()
   }
 
-  /** Goes on with what was simple: its last handler is under way, and holds the receipt and the lane. */
+  /** Goes on with what was simple: a handler is under way, and holds the receipt and the lane. */
   takeOver (followers: Task['followers']): this {
     this.#handlers = []
     this.#underWay = 1
@@ -80,6 +79,13 @@ export class Course implements Task {
     this.followers = followers
     this.#takeLane()
     return this
+  }
+
+  /** The same, with more handlers than this one. */
+  goOnAfter (handlers: readonly MessageHandler[], next: number): void {
+    this.#handlers = handlers
+    this.#next = next
+    this.proceed()
   }
 
   proceed (): void {
