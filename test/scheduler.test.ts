@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { Backlog, type BacklogLimits } from '../lib/dispatch/backlog.ts'
+import { Backlog, type BacklogLimits, type Waiting } from '../lib/dispatch/backlog.ts'
 import { Group, Lane } from '../lib/dispatch/group.ts'
 import { Queue } from '../lib/queue.ts'
 import { retryDelay } from '../lib/dispatch/retry.ts'
@@ -62,6 +62,10 @@ test('Queue: first in, first out, and out of the middle', () => {
   }))
 })
 
+function waitingOf (bytes: number, isDroppable: boolean, lose: () => void): Waiting {
+  return { bytes, isDroppable, lose, list: undefined, older: undefined, newer: undefined }
+}
+
 for (const { overflow, left } of [
   { overflow: 'drop-oldest', left: ['c', 'd'] },
   { overflow: 'drop-newest', left: ['a', 'b'] }
@@ -74,7 +78,7 @@ for (const { overflow, left } of [
     const backlog = new Backlog(limits, (dropped) => told.push(dropped), () => now)
     const add = (name: string) => {
       waiting.push(name)
-      backlog.add({ bytes: 1, isDroppable: true, lose: () => { waiting.splice(waiting.indexOf(name), 1) } })
+      backlog.add(waitingOf(1, true, () => { waiting.splice(waiting.indexOf(name), 1) }))
       backlog.trim()
     }
     for (const name of ['a', 'b', 'c', 'd']) add(name)
@@ -91,17 +95,18 @@ test('Backlog: bytes are limited too, but one that is too large may wait alone; 
   const lost: number[] = []
   const backlog = new Backlog({ ...unlimited, maxBytes: 10 }, () => {})
   const add = (bytes: number, isDroppable = true) => {
-    const place = backlog.add({ bytes, isDroppable, lose: () => { lost.push(bytes) } })
+    const waiting = waitingOf(bytes, isDroppable, () => { lost.push(bytes) })
+    backlog.add(waiting)
     backlog.trim()
-    return place
+    return waiting
   }
   add(11)
   assert.deepEqual(lost, [])
   add(4)
-  const place = add(6)
+  const waiting = add(6)
   assert.deepEqual(lost, [11])
-  backlog.remove(place)
-  backlog.remove(place)
+  backlog.remove(waiting)
+  backlog.remove(waiting)
   add(5)
   for (let count = 0; count < 5; count++) add(100, false)
   assert.deepEqual(lost, [11])

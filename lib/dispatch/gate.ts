@@ -21,7 +21,7 @@ export class Gate {
     incoming.keep?.()
     const held = new Held(incoming, receipt)
     held.place = this.#queue.push(held)
-    held.entry = this.#backlog.add(held)
+    this.#backlog.add(held)
     this.#backlog.trim()
   }
 
@@ -33,8 +33,9 @@ export class Gate {
 
   #take (): Held | undefined {
     const held = this.#queue.shift()
-    if (held?.entry !== undefined) this.#backlog.remove(held.entry)
-    held?.incoming.drop?.()
+    if (held === undefined) return undefined
+    this.#backlog.remove(held)
+    held.incoming.drop?.()
     return held
   }
 }
@@ -43,7 +44,9 @@ class Held implements Waiting {
   readonly incoming: Incoming
   readonly receipt: Receipt | undefined
   place: Place<Held> | undefined = undefined
-  entry: Place<Waiting> | undefined = undefined
+  list: Waiting['list'] = undefined
+  older: Waiting['older'] = undefined
+  newer: Waiting['newer'] = undefined
 
   constructor (incoming: Incoming, receipt: Receipt | undefined) {
     this.incoming = incoming

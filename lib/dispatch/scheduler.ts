@@ -1,6 +1,6 @@
 import type { Backlog, Loss, Waiting } from './backlog.ts'
 import type { Group, Lane } from './group.ts'
-import { Place, Queue } from '../queue.ts'
+import { Queue, type Place } from '../queue.ts'
 
 /** What has its turn in a lane, where it is in one. */
 export interface Owner {
@@ -10,7 +10,7 @@ export interface Owner {
 }
 
 /** What runs when the rules allow it. */
-export interface Task extends Owner, Waiting {
+export interface Task extends Owner, Pick<Waiting, 'bytes' | 'isDroppable'> {
   /** While it waits; the scheduler's own. */
   wait: Wait | undefined
   /** Runs as much of it as there are slots for, of which at least one is free. Never throws. */
@@ -19,16 +19,25 @@ export interface Task extends Owner, Waiting {
   lose (why: Loss): void
 }
 
-/** A task that waits: in a queue, or for its time. */
-class Wait extends Place<Task> implements Waiting {
+/** A task that waits: in a queue, or for its time. It has places of two kinds, for the backlog has it, too. */
+class Wait implements Place<Task>, Waiting {
+  readonly value: Task
+  queue: Queue<Task> | undefined = undefined
+  next: Place<Task> | undefined = undefined
+  previous: Place<Task> | undefined = undefined
+  list: Waiting['list'] = undefined
+  older: Waiting['older'] = undefined
+  newer: Waiting['newer'] = undefined
   timer: NodeJS.Timeout | undefined = undefined
-  /** Among all that wait. */
-  entry: Place<Waiting> | undefined = undefined
   readonly #scheduler: Scheduler
 
   constructor (scheduler: Scheduler, task: Task) {
-    super(task)
+    this.value = task
     this.#scheduler = scheduler
+  }
+
+  leave (): void {
+    this.queue?.remove(this)
   }
 
   get bytes (): number {
@@ -142,7 +151,7 @@ export class Scheduler {
     task.wait = undefined
     wait.leave()
     if (wait.timer !== undefined) clearTimeout(wait.timer)
-    if (wait.entry !== undefined) this.#backlog.remove(wait.entry)
+    this.#backlog.remove(wait)
   }
 
   /** From now on nothing begins that would have to wait first. */
@@ -170,7 +179,7 @@ export class Scheduler {
     }
     const wait = new Wait(this, task)
     task.wait = wait
-    wait.entry = this.#backlog.add(wait)
+    this.#backlog.add(wait)
     return wait
   }
 
