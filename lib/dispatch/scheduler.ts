@@ -19,7 +19,7 @@ export interface Task extends Owner, Pick<Waiting, 'bytes' | 'isDroppable'> {
   lose (why: Loss): void
 }
 
-/** A task that waits: in a queue, or for its time. It has places of two kinds, for the backlog has it, too. */
+/** A task that waits: in a queue, or for its time. It has two places, for it is in the backlog, too. */
 class Wait implements Place<Task>, Waiting {
   readonly value: Task
   queue: Queue<Task> | undefined = undefined

@@ -76,7 +76,7 @@ export class PublishFrame {
   /** The payload as text, with U+FFFD where it is no UTF-8. */
   utf8 (): string {
     // By no name: to look it up costs as much as to decode a short text.
-    return this.#bytes.toString(undefined, this.#payloadAt, this.#end)
+    return toString.call(this.#bytes, undefined, this.#payloadAt, this.#end)
   }
 
   /** The properties in the form of mqtt-packet, decoded when first asked for; undefined if there are none. */
@@ -130,6 +130,9 @@ export class PublishFrame {
     this.#payload = this.#payloadAt === 0 ? this.#bytes : undefined
   }
 }
+
+// The engine does not inline what it finds in a prototype with so many members.
+const { toString } = Buffer.prototype
 
 /** What is looked at when the turn ends: most is through by then, and its copy would be for nothing. */
 const kept: PublishFrame[] = []
