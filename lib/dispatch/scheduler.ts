@@ -198,11 +198,15 @@ export class Scheduler {
     if (this.#isPumping) return
     this.#isPumping = true
     while (this.#running < this.#concurrency && !this.#isStopped) {
-      const group = this.#groups.shift()
-      if (group === undefined) break
+      const place = this.#groups.first
+      if (place === undefined) break
+      const { value: group } = place
       const task = group.hasSlot ? group.ready.first?.value : undefined
       if (task !== undefined) this.#run(task)
-      this.#list(group)
+      const isLeft = group.ready.size > 0 && group.hasSlot
+      if (isLeft && this.#groups.size === 1) continue
+      place.leave()
+      if (isLeft) this.#groups.append(place)
     }
     this.#isPumping = false
   }
