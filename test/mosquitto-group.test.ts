@@ -53,6 +53,8 @@ suite('processes that are one presence, on Mosquitto', { skip, concurrency: 4 },
     const [member] = workers.filter((worker) => worker !== owner)
     const { pid } = owner
     assert.ok(member !== undefined && pid !== undefined)
+    // Its start would wait for the owner, and be waited for: the member would be the owner in the end.
+    await member.next('up')
     process.kill(pid, 'SIGSTOP')
     const publishing = Promise.all(([1, 2] as const).map(async (qos) => (await member.publish('a', qos))?.code))
     const exitCode = await member.end()
