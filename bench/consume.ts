@@ -22,7 +22,7 @@ interface Comparison {
 }
 
 const rounds = 5
-const messages = 400_000
+const messages = 1_000_000
 /** Milliseconds for one process, about ten times of what it needs. */
 const processMs = 30_000
 
@@ -102,7 +102,8 @@ export async function benchConsume (): Promise<void> {
   }
 }
 
-async function consume (task: Task): Promise<Outcome> {
+/** Runs a consumer in a process of its own. */
+export async function consume (task: Task): Promise<Outcome> {
   const child = fork(program('consumer.js'), [JSON.stringify(task)])
   try {
     // A child that fails has written why to stderr, and leaves without a message.

@@ -10,6 +10,8 @@ export interface Task extends Traffic {
   readonly consumer: Consumer
   readonly version: 4 | 5
   readonly port: number
+  /** The client identifier of a session in which the messages wait already; else they are asked for. */
+  readonly session?: string
 }
 
 /**
@@ -44,9 +46,20 @@ if (task.consumer === 'raw-count') {
 }
 
 async function runRaw (onPayload: (payload: Buffer) => void): Promise<void> {
-  const client = connect({ host: '127.0.0.1', port: task.port, protocolVersion: task.version, reconnectPeriod: 0 })
+  const { session } = task
+  const client = connect({
+    host: '127.0.0.1',
+    port: task.port,
+    protocolVersion: task.version,
+    reconnectPeriod: 0,
+    ...(session !== undefined && { clientId: session, clean: false })
+  })
   client.on('message', (_topic, payload) => onPayload(payload))
   await once(emitterOf(client), 'connect')
+  if (session !== undefined) {
+    await report()
+    return
+  }
   await client.subscribeAsync('site/#', { qos: task.qos })
   const closed = once(emitterOf(client), 'close')
   await client.publishAsync(requestTopic, JSON.stringify(task))
@@ -56,7 +69,13 @@ async function runRaw (onPayload: (payload: Buffer) => void): Promise<void> {
 
 async function runPlugin (consumer: Exclude<Consumer, 'raw-count' | 'raw-json'>): Promise<void> {
   const app = fastify()
-  await app.register(multimqtt, { host: '127.0.0.1', port: task.port, protocolVersion: task.version })
+  const { session } = task
+  await app.register(multimqtt, {
+    host: '127.0.0.1',
+    port: task.port,
+    protocolVersion: task.version,
+    ...(session !== undefined && { clientId: session, session: { expiry: 3_600 } })
+  })
   const hooks = Number(/hooks-(\d+)/.exec(consumer)?.[1] ?? 0)
   for (let hook = 0; hook < hooks; hook++) app.mqtt.addHook('preHandler', () => {})
   const { qos } = task
@@ -78,6 +97,10 @@ async function runPlugin (consumer: Exclude<Consumer, 'raw-count' | 'raw-json'>)
     }
   }
   await app.ready()
+  if (session !== undefined) {
+    await report()
+    return
+  }
   const { client } = app.mqtt
   if (client === undefined) throw new Error('ready without a client')
   const closed = once(emitterOf(client), 'close')

@@ -1,6 +1,7 @@
 import { availableParallelism, loadavg } from 'node:os'
 import { benchChaos } from './chaos.ts'
 import { benchConsume } from './consume.ts'
+import { benchDrain } from './drain.ts'
 import { benchFailover } from './failover.ts'
 import { benchFleet } from './fleet.ts'
 import { benchPublish } from './publish.ts'
@@ -10,6 +11,7 @@ import { benchRouter } from './router.ts'
 const benches = new Map<string, () => Promise<void>>([
   ['router', benchRouter],
   ['consume', benchConsume],
+  ['drain', benchDrain],
   ['publish', benchPublish],
   ['processes', benchProcesses],
   ['chaos', benchChaos],

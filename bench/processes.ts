@@ -1,13 +1,11 @@
-import { fork, spawn, type ChildProcess } from 'node:child_process'
+import { fork, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { connect } from 'node:net'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
-import { freePorts } from '../test/helpers/ports.ts'
-import { endWithUs, programPath } from '../test/helpers/programs.ts'
+import { endWithUs } from '../test/helpers/programs.ts'
 import type { Part, PublisherOutcome, Publishing } from './group-publisher.ts'
+import { endProcess, program, startBroker } from './programs.ts'
 import { grouped, median, range, table } from './report.ts'
 
 const rounds = 7
@@ -48,7 +46,7 @@ const comparisons: readonly Comparison[] = ['', ', 4 KB'].flatMap((size) => [
  */
 export async function benchProcesses (): Promise<void> {
   const directory = mkdtempSync(join(tmpdir(), 'multimqtt-bench-'))
-  const broker = await startBroker(directory)
+  const broker = await startBroker(directory, 1_000)
   try {
     const outcomes = new Map<string, PublisherOutcome[]>(variants.map(({ name }) => [name, []]))
     for (let round = 0; round < rounds; round++) {
@@ -58,7 +56,7 @@ export async function benchProcesses (): Promise<void> {
     }
     print(outcomes)
   } finally {
-    await end(broker.child)
+    await endProcess(broker.child)
     rmSync(directory, { recursive: true })
   }
 }
@@ -73,15 +71,15 @@ async function measure (publishing: Variant, port: number, dir: string): Promise
     try {
       return await answerOf(publisher) as PublisherOutcome
     } finally {
-      await end(publisher)
+      await endProcess(publisher)
     }
   } finally {
-    if (owner !== undefined) await end(owner)
+    if (owner !== undefined) await endProcess(owner)
   }
 }
 
 function start (part: Part): ChildProcess {
-  const child = fork(fileURLToPath(new URL('group-publisher.js', import.meta.url)), [JSON.stringify(part)])
+  const child = fork(program('group-publisher.js'), [JSON.stringify(part)])
   endWithUs(child)
   return child
 }
@@ -92,32 +90,6 @@ async function answerOf (child: ChildProcess): Promise<unknown> {
   left.catch(() => {})
   const answer = once(child, 'message', { signal: AbortSignal.timeout(processMs) })
   return (await Promise.race([answer, left]) as unknown[])[0]
-}
-
-async function startBroker (directory: string): Promise<{ child: ChildProcess, port: number }> {
-  const [port = 0] = await freePorts(1)
-  const configuration = join(directory, 'mosquitto.conf')
-  writeFileSync(configuration, [
-    `listener ${port} 127.0.0.1`, 'allow_anonymous true', 'max_inflight_messages 1000', ''
-  ].join('\n'))
-  const child = spawn(programPath('mosquitto') ?? 'mosquitto', ['-c', configuration], { stdio: 'ignore' })
-  endWithUs(child)
-  for (;;) {
-    const socket = connect(port, '127.0.0.1')
-    const isOpen = await Promise.race([
-      once(socket, 'connect').then(() => true), once(socket, 'close').then(() => false)
-    ]).catch(() => false)
-    socket.destroy()
-    if (isOpen) return { child, port }
-    if (child.exitCode !== null) throw new Error('no mosquitto')
-  }
-}
-
-async function end (child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return
-  const exit = once(child, 'exit')
-  child.kill('SIGKILL')
-  await exit
 }
 
 function print (outcomes: ReadonlyMap<string, readonly PublisherOutcome[]>): void {

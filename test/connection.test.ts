@@ -448,6 +448,19 @@ suite('Connection: the raw client', () => {
     assert.deepEqual(emitted, ['zero', 'one'])
   })
 
+  test("'message': a listener that a message brings hears those of the next turn", async (t) => {
+    const { broker, client, next } = await ready(t)
+    const heard: string[] = []
+    client.once('message', () => client.on('message', (topic) => heard.push(topic)))
+    broker.publish({ topic: 'a' })
+    await next('message')
+    await turn()
+    broker.publish({ topic: 'b' })
+    await next('message')
+    await turn()
+    assert.deepEqual(heard, ['b'])
+  })
+
   test("a listener of 'message' that throws is the application's trouble, not the connection's", async (t) => {
     const { broker, client, next, connection } = await ready(t)
     const { promise, resolve } = deferred<Error>()

@@ -3,7 +3,7 @@ import { setFlagsFromString } from 'node:v8'
 import { test } from 'node:test'
 import { runInNewContext } from 'node:vm'
 import fc from 'fast-check'
-import { PacketTable } from '../lib/session/packet-table.ts'
+import { PacketSet, PacketTable } from '../lib/session/packet-table.ts'
 
 test('PacketTable: has what a Map has, after whatever was done to both', () => {
   // Some that share their low bits, so that it has to grow.
@@ -36,6 +36,20 @@ test('PacketTable: has room for every identifier at once, and nothing for 0', ()
   assert.equal(table.size, 65_535)
   for (let id = 1; id <= 65_535; id++) assert.equal(table.get(id), id)
   assert.deepEqual([table.get(0), table.delete(0)], [undefined, false])
+})
+
+test('PacketSet: has what a Set has, after whatever was done to both', () => {
+  const step = fc.tuple(fc.constantFrom('add', 'add', 'delete', 'clear'), fc.integer({ min: 1, max: 65_535 }))
+  fc.assert(fc.property(fc.array(step), fc.integer({ min: 1, max: 65_535 }), (steps, other) => {
+    const [ids, model] = [new PacketSet(), new Set<number>()]
+    for (const [what, packetId] of steps) {
+      if (what === 'clear' && packetId % 16 > 0) continue
+      ids[what](packetId)
+      model[what](packetId)
+      for (const id of [packetId, packetId - 1, packetId + 1, other]) assert.equal(ids.has(id), model.has(id))
+    }
+    for (const id of model) assert.ok(ids.has(id))
+  }))
 })
 
 test('PacketTable: the collector of young garbage is enough for what was deleted', () => {

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { Router } from '../lib/router/router.ts'
-import { TopicCache } from '../lib/router/topic-cache.ts'
+import { TopicCache, type TopicMemo } from '../lib/router/topic-cache.ts'
 import { builtInConverters } from '../lib/topic/converters.ts'
 import { parsePattern } from '../lib/topic/pattern.ts'
 import { placePattern } from '../lib/topic/placed-pattern.ts'
@@ -181,6 +181,41 @@ test('TopicCache: gives what was set, until it is cleared', () => {
   assert.equal(cache.get('a'), 1)
   cache.clear()
   assert.equal(cache.get('a'), undefined)
+})
+
+test('TopicCache: a memo gives what the cache would give without it', () => {
+  const step = fc.oneof(
+    fc.record({ what: fc.constant('get' as const), topic: fc.nat(6) }),
+    fc.record({ what: fc.constant('set' as const), topic: fc.nat(6) }),
+    fc.record({ what: fc.constant('clear' as const), topic: fc.nat(6) }))
+  fc.assert(fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
+    const [cache, plain] = [new TopicCache<object>({ size: 3 }), new TopicCache<object>({ size: 3 })]
+    const memos = Array.from({ length: 7 }, (): TopicMemo => ({ value: undefined, owner: undefined }))
+    for (const { what, topic } of steps) {
+      const name = `topic ${topic}`
+      if (what === 'get') {
+        assert.equal(cache.get(name, memos[topic]), plain.get(name))
+      } else if (what === 'clear') {
+        cache.clear()
+        plain.clear()
+      } else if (plain.get(name) === undefined && cache.get(name) === undefined) {
+        // As its users do: only what is not there.
+        const value = { topic }
+        cache.set(name, value)
+        plain.set(name, value)
+      }
+    }
+  }))
+})
+
+test('TopicCache: two that share a memo do not mix', () => {
+  const [one, other] = [new TopicCache<number>(), new TopicCache<number>()]
+  const memo: TopicMemo = { value: undefined, owner: undefined }
+  one.set('a', 1)
+  other.set('a', 2)
+  for (let times = 0; times < 2; times++) {
+    assert.deepEqual([one.get('a', memo), other.get('a', memo)], [1, 2])
+  }
 })
 
 test('TopicCache: forgets what was not asked for, and keeps what was', () => {

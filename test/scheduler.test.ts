@@ -449,6 +449,33 @@ for (const { ack, whileWaiting, whileRunning, atEnd } of [
   })
 }
 
+for (const ack of ['after', 'before', 'manual'] as const) {
+  for (const order of ['topic', 'none', () => 'key'] as const) {
+    test(`slots: messages wait for one with ack: '${ack}', order: ${String(order)}`, async () => {
+      const { dispatcher, topic } = createDispatcher({}, { concurrency: 1 })
+      dispatcher.open()
+      const run = controlled()
+      topic('other', run.handler)
+      topic('t/+', [run.handler, run.handler], { ack, messageOrder: order })
+      dispatcher.receive(incoming('other', '0'))
+      const receipt = new TestReceipt()
+      dispatcher.receive(incoming('t/a', '1', 1), receipt)
+      dispatcher.receive(incoming('t/b', '2', 2), new TestReceipt())
+      assert.deepEqual([run.begun, dispatcher.stats.waiting], [['other0'], 2])
+      await run.end('other0')
+      if (ack !== 'before') assert.equal(receipt.isSettled, false)
+      for (const name of ['t/a1', 't/a1', 't/b2', 't/b2']) {
+        assert.ok(run.running.length > 0)
+        await run.end(run.running[0] ?? name)
+      }
+      await dispatcher.idle()
+      assert.deepEqual(run.begun.toSorted(), ['other0', 't/a1', 't/a1', 't/b2', 't/b2'])
+      assert.equal(receipt.isSettled, ack !== 'manual')
+      assert.equal(dispatcher.stats.running, 0)
+    })
+  }
+}
+
 test('handlers: one that is removed while a message waits does not have it, and the message is acknowledged', async () => {
   const { dispatcher, topic } = createDispatcher()
   dispatcher.open()

@@ -81,8 +81,9 @@ export class TopicTable {
     const second = names[index + 1]
     if (second?.isAt(bytes, start, end) === true) return second
     const name = new TopicName(decodeTopic(bytes, start, end), bytes, start, end)
-    this.#isFirstNext = !this.#isFirstNext
-    names[this.#isFirstNext || first === undefined ? index : index + 1] = name
+    if (first !== undefined && second !== undefined) this.#isFirstNext = !this.#isFirstNext
+    const isFirst = first === undefined || (second !== undefined && this.#isFirstNext)
+    names[isFirst ? index : index + 1] = name
     return name
   }
 }
