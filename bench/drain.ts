@@ -14,7 +14,7 @@ const messages = 200_000
 const topics = 1_000
 const session = 'bench'
 /** Publishes that are awaited together. */
-const batch = 500
+const batch = 5_000
 
 /** The most that the plugin may cost, as a multiple of MQTT.js alone. */
 const goals = new Map([[20, 0.6], [1_000, 0.35]])

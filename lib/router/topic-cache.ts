@@ -9,6 +9,8 @@ export class TopicCache<T> {
   readonly #onForgotten: ((value: T) => void) | undefined
   #young = new Map<string, T>()
   #old = new Map<string, T>()
+  /** As long as the younger ones are the same. A memo outlives it, so it must not be the Map itself. */
+  #generation = {}
 
   /** @param settings `onForgotten` is told of each value that is not kept any longer, perhaps of one twice */
   constructor ({ size = 10_000, onForgotten }: TopicCacheSettings<T> = {}) {
@@ -18,8 +20,8 @@ export class TopicCache<T> {
 
   /** @param memo of that topic, where the value is found sooner the next time */
   get (topic: string, memo?: TopicMemo): T | undefined {
-    // Only what is among the younger ones, which are others after each change.
-    if (memo !== undefined && memo.owner === this.#young) return memo.value as T
+    // Only what is among the younger ones.
+    if (memo !== undefined && memo.owner === this.#generation) return memo.value as T
     let value = this.#young.get(topic)
     if (value === undefined) {
       value = this.#old.get(topic)
@@ -28,7 +30,7 @@ export class TopicCache<T> {
     }
     if (memo !== undefined) {
       memo.value = value
-      memo.owner = this.#young
+      memo.owner = this.#generation
     }
     return value
   }
@@ -44,6 +46,7 @@ export class TopicCache<T> {
       const forgotten = this.#old
       this.#old = this.#young
       this.#young = new Map()
+      this.#generation = {}
       this.#forget(forgotten)
     }
     this.#young.set(topic, value)
@@ -54,6 +57,7 @@ export class TopicCache<T> {
     const forgotten = [this.#young, this.#old]
     this.#young = new Map()
     this.#old = new Map()
+    this.#generation = {}
     for (const values of forgotten) this.#forget(values)
   }
 

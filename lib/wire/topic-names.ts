@@ -73,7 +73,8 @@ export class TopicTable {
    * @throws `FST_MQTT_MALFORMED`
    */
   at (bytes: Buffer, start: number, end: number): TopicName {
-    if (end - start > maxBytes) return new TopicName(decodeTopic(bytes, start, end), bytes, start, end)
+    // It is not looked for, so that its bytes are not needed.
+    if (end - start > maxBytes) return new TopicName(decodeTopic(bytes, start, end), bytes, end, end)
     const names = (this.#names ??= new Array<TopicName | undefined>(2 << setBits).fill(undefined))
     const index = 2 * hashOf(bytes, start, end)
     const first = names[index]
