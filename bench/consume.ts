@@ -72,7 +72,8 @@ const comparisons: readonly Comparison[] = [
     name: 'late ack, full pipeline / raw counting, QoS 1, window 20',
     of: 'plugin-late, QoS 1, window 20',
     to: 'raw-count, QoS 1, window 20',
-    goal: 0.6
+    // Both sleep in turn, and pay for waking each other; the goal is that of the drain, from a real broker.
+    goal: undefined
   },
   {
     name: 'late ack, full pipeline / raw counting, QoS 1, window 1,000',
