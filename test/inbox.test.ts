@@ -2,8 +2,9 @@ import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import fc from 'fast-check'
 import type { QoS } from '../types/message.ts'
-import { Inbox, type AckPort, type Receipt } from '../lib/session/inbox.ts'
+import { Inbox, type AckPort } from '../lib/session/inbox.ts'
 import type { AckType, ReceivedPublish } from '../lib/session/link.ts'
+import type { Receipt } from '../lib/session/receipts.ts'
 import { collectGarbage } from './helpers/memory.ts'
 
 /** A message of a broker. */

@@ -1,6 +1,7 @@
 import type { AckType, ReceivedPublish } from './link.ts'
 import { PacketSet, PacketTable } from './packet-table.ts'
 import { notFound } from './reason-codes.ts'
+import { Line, Receipt } from './receipts.ts'
 
 /** What the inbox needs from whoever holds the connection. */
 export interface AckPort {
@@ -14,42 +15,6 @@ export type Deliver = (message: ReceivedPublish, receipt: Receipt | undefined) =
 const [puback, pubrec, pubcomp] = [4, 5, 7] as const
 /** Milliseconds for which the oldest message may hold up the acknowledgements of others. */
 const patienceMs = 1_000
-
-/**
- * The acknowledgement that a message waits for, over all connections of its session: a message that the
- * broker sends again while its handlers run is the same one, and has the same receipt.
- */
-export class Receipt {
-  readonly message: ReceivedPublish
-  readonly #onSettled: (receipt: Receipt) => void
-  isSettled = false
-  isAcknowledged = false
-  /** Whether its message is. */
-  isKept = false
-  /** The one that came after it, as long as both wait for their acknowledgement; the inbox's own. */
-  next: Receipt | undefined = undefined
-  /** From 0x80 on the message is refused, which only MQTT 5 can say. */
-  reasonCode = 0
-  #holds = 1
-
-  constructor (message: ReceivedPublish, onSettled: (receipt: Receipt) => void) {
-    this.message = message
-    this.#onSettled = onSettled
-  }
-
-  /** One more has to release it. */
-  hold (): void {
-    this.#holds++
-  }
-
-  /** One of those who hold it is done; with the last one it is settled. */
-  release (reasonCode = 0): void {
-    if (reasonCode > this.reasonCode) this.reasonCode = reasonCode
-    if (--this.#holds > 0) return
-    this.isSettled = true
-    this.#onSettled(this)
-  }
-}
 
 /**
  * What came in with QoS 1 and 2 and is not acknowledged. The acknowledgement follows the handlers, so that
@@ -235,74 +200,6 @@ export class Inbox {
   #overtake (line: Line, first: Receipt, qos: 1 | 2): void {
     line.overtaken = first
     for (const receipt of line.takeSettled()) this.#send(receipt, qos)
-  }
-}
-
-/** What waits for its acknowledgement, in the order in which it came. */
-class Line {
-  first: Receipt | undefined
-  /** The oldest, if others need not wait for it any more. */
-  overtaken: Receipt | undefined
-  timer: NodeJS.Timeout | undefined
-  size = 0
-  #last: Receipt | undefined
-
-  add (receipt: Receipt): void {
-    if (this.#last === undefined) this.first = receipt
-    else this.#last.next = receipt
-    this.#last = receipt
-    this.size++
-  }
-
-  shift (): void {
-    const { first } = this
-    if (first === undefined) return
-    this.size--
-    this.first = first.next
-    if (first.next === undefined) this.#last = undefined
-    // What is through must not refer to what came after it: grown old, it would keep all of that as garbage.
-    first.next = undefined
-  }
-
-  /** One that is not the first. @returns whether it was there */
-  remove (receipt: Receipt): boolean {
-    for (let before = this.first; before !== undefined; before = before.next) {
-      if (before.next !== receipt) continue
-      this.size--
-      before.next = receipt.next
-      if (this.#last === receipt) this.#last = before
-      receipt.next = undefined
-      return true
-    }
-    return false
-  }
-
-  find (messageId: number): Receipt | undefined {
-    let receipt = this.first
-    while (receipt !== undefined && receipt.message.messageId !== messageId) receipt = receipt.next
-    return receipt
-  }
-
-  takeAll (): Receipt[] {
-    const all: Receipt[] = []
-    for (let receipt = this.first; receipt !== undefined; receipt = this.first) {
-      all.push(receipt)
-      this.shift()
-    }
-    return all
-  }
-
-  takeSettled (): Receipt[] {
-    const all = this.takeAll()
-    for (const receipt of all) if (!receipt.isSettled) this.add(receipt)
-    return all.filter(({ isSettled }) => isSettled)
-  }
-
-  /** When all have been taken. */
-  reset (): void {
-    this.overtaken = undefined
-    clearTimeout(this.timer)
-    this.timer = undefined
   }
 }
 
