@@ -388,6 +388,21 @@ for (const { name, begin } of [
   })
 }
 
+test('order: one that was received by a handler, and fails, takes the turn from nobody', async () => {
+  const { dispatcher, topic, letters } = createDispatcher()
+  dispatcher.open()
+  const run = controlled()
+  topic('t', (message) => {
+    if (message.raw.toString() === '1') dispatcher.receive(incoming('t', '2'))
+    return run.handler(message)
+  }, { deadLetter: 'dead' })
+  for (const payload of ['1', '3']) dispatcher.receive(incoming('t', payload))
+  await run.end('t2', new Error('no'))
+  assert.equal(letters.length, 1)
+  await run.end('t1')
+  assert.deepEqual(run.running, ['t3'])
+})
+
 test('order: ten thousand that waited for one are handled in one go, without a stack of that depth', async () => {
   const { dispatcher, topic } = createDispatcher({ maxMessages: 20_000 })
   dispatcher.open()
