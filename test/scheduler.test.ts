@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { Backlog, type BacklogLimits, type Waiting } from '../lib/dispatch/backlog.ts'
+import type { Dispatcher } from '../lib/dispatch/dispatcher.ts'
 import { Group, Lane } from '../lib/dispatch/group.ts'
 import { Queue } from '../lib/queue.ts'
 import { retryDelay } from '../lib/dispatch/retry.ts'
@@ -352,6 +353,54 @@ test('order: holds over the cache of topics: over one that is registered, remove
   // Nobody has the names any more.
   for (const name of ['t/a', long]) dispatcher.receive(incoming(name, '5'))
   assert.deepEqual(run.running, ['t/a5', `${long}5`])
+})
+
+for (const { name, begin } of [
+  {
+    name: 'that came before the application was ready',
+    begin: (dispatcher: Dispatcher) => {
+      for (const payload of ['1', '2']) dispatcher.receive(incoming('t', payload))
+      dispatcher.open()
+    }
+  },
+  {
+    name: 'around one that is injected',
+    begin: (dispatcher: Dispatcher) => {
+      dispatcher.open()
+      dispatcher.receive(incoming('t', '1'))
+      void dispatcher.inject(incoming('t', '!'), new TestReceipt())
+      dispatcher.receive(incoming('t', '2'))
+    }
+  }
+]) {
+  test(`order: holds for those ${name}`, async () => {
+    const { dispatcher, topic } = createDispatcher()
+    const run = controlled()
+    topic('t', run.handler)
+    begin(dispatcher)
+    assert.ok(!run.begun.includes('t2'))
+    await run.end('t1')
+    assert.equal(run.begun.at(-1), 't2')
+    dispatcher.receive(incoming('t', '3'))
+    assert.equal(run.begun.at(-1), 't2')
+    await run.end('t2')
+    assert.equal(run.begun.at(-1), 't3')
+  })
+}
+
+test('order: one that was received by a handler, and fails, takes the turn from nobody', async () => {
+  const { dispatcher, topic, letters } = createDispatcher()
+  dispatcher.open()
+  const run = controlled()
+  topic('t', (message) => {
+    if (message.raw.toString() === '1') dispatcher.receive(incoming('t', '2'))
+    return run.handler(message)
+  }, { deadLetter: 'dead' })
+  for (const payload of ['1', '3']) dispatcher.receive(incoming('t', payload))
+  await run.end('t2', new Error('no'))
+  assert.equal(letters.length, 1)
+  await run.end('t1')
+  assert.deepEqual(run.running, ['t3'])
 })
 
 test('order: ten thousand that waited for one are handled in one go, without a stack of that depth', async () => {

@@ -71,13 +71,14 @@ export class Course implements Task {
     this.proceed()
   }
 
-  /** Goes on with what was simple: a handler is under way, and holds the receipt and the lane. */
+  /** Goes on with what was simple: a handler is under way, and holds the receipt and, as a rule, the lane. */
   takeOver (followers: Task['followers']): this {
     this.#handlers = []
     this.#underWay = 1
     this.#isHolding = true
     this.followers = followers
-    this.#takeLane()
+    // Not from one whose handler received this one before it had begun itself.
+    if (this.#lane?.owner === this.delivery) this.#takeLane()
     return this
   }
 

@@ -137,7 +137,7 @@ export class Dispatcher {
 
   /** @param receipt released when all handlers are done; without one nobody waits for that */
   receive (incoming: Incoming, receipt?: Receipt): void {
-    const targets = this.#targets.get(incoming.topic, incoming.name) ?? this.#resolve(incoming.topic)
+    const targets = this.#targetsOf(incoming)
     const isIntercepted = targets.interceptors !== undefined && this.#passBy(targets.interceptors, incoming)
     if (isIntercepted && targets.first === undefined) {
       receipt?.release()
@@ -152,7 +152,7 @@ export class Dispatcher {
 
   /** Brings a message to the handlers at once, and tells how each of them ended. */
   async inject (incoming: Incoming, receipt: Receipt): Promise<{ matched: number, ends: HandlerEnd[] }> {
-    const { first } = this.#resolve(incoming.topic)
+    const { first } = this.#targetsOf(incoming)
     if (first === undefined) this.#unmatched(incoming)
     const all: Promise<HandlerEnd[]>[] = []
     for (let match = first; match !== undefined; match = match.next) {
@@ -167,7 +167,7 @@ export class Dispatcher {
 
   /** Lets messages through, those first that came before. */
   open (): void {
-    this.#gate.open((incoming, receipt) => this.#dispatch(this.#resolve(incoming.topic), incoming, receipt))
+    this.#gate.open((incoming, receipt) => this.#dispatch(this.#targetsOf(incoming), incoming, receipt))
   }
 
   /** Takes no more messages in, and begins nothing that waits. Running handlers go on. */
@@ -222,6 +222,11 @@ export class Dispatcher {
     this.#settings.onUnmatched(incoming)
   }
 
+  #targetsOf ({ topic, name }: Incoming): Targets {
+    return this.#targets.get(topic, name) ?? this.#resolve(topic)
+  }
+
+  /** Only where the cache has none: with another lane a message would not wait for those in the first one. */
   #resolve (topic: string): Targets {
     let first: Match | undefined
     // From the last to the first, each before those that are there.
