@@ -345,8 +345,12 @@ suite('Inbox: reconnects', () => {
     const { port, inbox, receipts, delivered } = open()
     inbox.receive(new Sent('a', 1, 1))
     inbox.receive(new Sent('b', 1, 1))
+    inbox.receive(new Sent('b', 1, 1, '', true))
     receipts.get('a')?.release()
     assert.deepEqual([port.take(), delivered, inbox.unacked], [['PUBACK 1'], ['a', 'b'], 1])
+    inbox.receive(new Sent('b', 1, 1, '', true))
+    receipts.get('b')?.release()
+    assert.deepEqual([port.take(), delivered, inbox.unacked], [['PUBACK 1'], ['a', 'b'], 0])
   })
 
   test('the first new message ends the time in which others come again', () => {

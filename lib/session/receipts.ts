@@ -75,10 +75,13 @@ export class Line {
     return false
   }
 
+  /** The latest, if a broker has used the identifier twice. */
   find (messageId: number): Receipt | undefined {
-    let receipt = this.first
-    while (receipt !== undefined && receipt.message.messageId !== messageId) receipt = receipt.next
-    return receipt
+    let found: Receipt | undefined
+    for (let receipt = this.first; receipt !== undefined; receipt = receipt.next) {
+      if (receipt.message.messageId === messageId) found = receipt
+    }
+    return found
   }
 
   takeAll (): Receipt[] {
