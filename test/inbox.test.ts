@@ -180,6 +180,20 @@ suite('Inbox: acknowledgements follow the handlers', () => {
     assert.deepEqual(port.take(), ['PUBACK 2'])
   })
 
+  test('what comes after the youngest has overtaken the oldest is acknowledged in its turn', (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout'] })
+    const { port, inbox, done } = open()
+    for (const id of [1, 2, 3]) inbox.receive(new Sent(`m${id}`, 1, id))
+    done('m1')
+    t.mock.timers.tick(2_000)
+    done('m3')
+    assert.deepEqual(port.take(), ['PUBACK 1', 'PUBACK 3'])
+    inbox.receive(new Sent('m4', 1, 4))
+    done('m4')
+    done('m2')
+    assert.deepEqual([port.take(), inbox.unacked], [['PUBACK 4', 'PUBACK 2'], 0])
+  })
+
   test('QoS 1 does not wait for QoS 2, nor the other way round', () => {
     const { port, inbox, done } = open()
     for (const id of [1, 2, 3, 4]) inbox.receive(new Sent(`m${id}`, id < 3 ? 1 : 2, id))

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { TopicTable } from '../lib/wire/topic-names.ts'
+import { TopicName, TopicTable } from '../lib/wire/topic-names.ts'
 
 /** Where it lies must not matter, nor what lies beside it. */
 function lookUp (table: TopicTable, name: string | Buffer, before = 'x', after = 'yyyy') {
@@ -30,6 +30,20 @@ test('TopicTable: gives the name that is there, however often and whatever came 
     const isRemembered = Buffer.byteLength(text) <= 128
     assert.equal(lookUp(table, text, after, before) === found, isRemembered)
   }), { numRuns: 2_000 })
+})
+
+test('TopicName: is where its bytes are, and nowhere else', () => {
+  const other = fc.oneof(name, fc.nat(127))
+  fc.assert(fc.property(name, other, (text, place) => {
+    const bytes = Buffer.from(text)
+    const known = new TopicName(text, bytes, 0, bytes.length)
+    // Another name, or the same with one other byte.
+    const here = typeof place === 'string' ? Buffer.from(place) : Buffer.from(bytes)
+    if (typeof place === 'number') here[place % here.length] = (here[place % here.length] as number) ^ 1
+    const both = Buffer.concat([here, bytes])
+    assert.equal(known.isAt(both, 0, here.length), here.equals(bytes))
+    assert.ok(known.isAt(both, here.length, both.length))
+  }), { numRuns: 5_000 })
 })
 
 test('TopicTable: has more names than it remembers', () => {

@@ -132,8 +132,8 @@ export class Scheduler {
   pass (lane: Lane, owner: Owner): void {
     const next = owner.group.pass(lane, owner)
     if (next === undefined) return
-    // In most cases the slot that has just become free is for it.
-    const isNext = this.#groups.size === 0 && this.hasSlot(next.group) && next.group.ready.size === 0
+    // In most cases nobody else wants the slot that has just become free.
+    const isNext = this.#groups.size === 0 && this.hasSlot(next.group)
     if (!isNext || this.#isPumping || this.#isStopped) {
       this.enqueue(next)
       return
