@@ -14,8 +14,9 @@ export interface CourseObserver {
 }
 
 /**
- * A delivery that is not simple: its handlers wait for a slot or a turn, are several at once, or have failed
- * and are run again. Its message is acknowledged at the end, or when the dead letter target has it.
+ * A delivery that is not simple: several of its handlers are under way, one has failed and may be run again,
+ * its acknowledgement does not follow the handlers, or its order is a function's. A message that is
+ * acknowledged after its handlers is so at the end, or when the dead letter target has it.
  */
 export class Course implements Task {
   readonly delivery: Delivery
