@@ -474,6 +474,31 @@ suite('memory', () => {
     assert.ok(most < mib + 7 * mib, `${most} bytes more`)
   })
 
+  test('messages that an application keeps are what they were, whatever is read after them', async (t) => {
+    const broker = await startScriptedBroker(t)
+    const { fastify } = await createApp(t, { url: broker.url })
+    const kept: { n: number, raw: Buffer }[] = []
+    fastify.mqtt.topic('n/<int:n>', (message) => {
+      // Its bytes are not looked at yet.
+      kept.push({ n: message.params.n, get raw () { return message.raw } })
+    })
+    await fastify.ready()
+    const usual = [3, 40, 150, 1_100, 9_000, 40_000] as const
+    const sizes = Array.from({ length: 600 }, (_, index) => usual[index * 7_919 % 11 % 6] ?? 0)
+    const packets = sizes.map((size, n) => generate(
+      { ...publishPacket(`n/${n}`), qos: 0, payload: Buffer.alloc(size, n) }, { protocolVersion: 5 }))
+    // So many at once, and then a turn for them to be read.
+    for (let at = 0, count = 1; at < packets.length; at += count, count = count % 25 + 1) {
+      broker.connections[0]?.sendBytes(Buffer.concat(packets.slice(at, at + count)))
+      await turn()
+    }
+    while (kept.length < sizes.length) await turn()
+    for (const [index, size] of sizes.entries()) {
+      assert.equal(kept[index]?.n, index)
+      assert.ok(kept[index]?.raw.equals(Buffer.alloc(size, index)), `message ${index}, of ${size} bytes`)
+    }
+  })
+
   for (const [what, options, qos] of [
     ['a handler that runs', {}, 1],
     ['a handler that runs, QoS 0', {}, 0],

@@ -1,6 +1,7 @@
-import { connect as connectTcp, isIP, isIPv6 } from 'node:net'
+import { connect as connectTcp, isIP, isIPv6, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { connect as connectTls, createSecureContext, type SecureContext } from 'node:tls'
+import { ReadBuffer } from './read-buffer.ts'
 
 /** Where a broker is, and how it is reached. */
 export interface Target {
@@ -38,11 +39,24 @@ async function rejected (error: unknown): Promise<never> {
 
 function open (target: Target): Duplex | Promise<Duplex> {
   switch (target.protocol) {
-    case 'mqtt': return connectTcp({ host: target.host, port: target.port, noDelay: true })
+    case 'mqtt': return dialTcp(target)
     case 'mqtts': return dialTls(target)
     case 'ws':
     case 'wss': return dialWebSocket(target)
   }
+}
+
+function dialTcp ({ host, port }: Target): Duplex {
+  const buffer = new ReadBuffer()
+  const onread = {
+    buffer: () => buffer.target,
+    callback: (size: number) => {
+      socket.emit('data', buffer.take(size))
+      return true
+    }
+  }
+  const socket: Socket = connectTcp({ host, port, noDelay: true, onread })
+  return socket
 }
 
 function dialTls ({ host, port, tls }: Target): Duplex {
