@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
+import { isUtf8 } from 'node:buffer'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { TopicName, TopicTable } from '../lib/wire/topic-names.ts'
+import { TopicTable } from '../lib/wire/topic-names.ts'
 
 /** Where it lies must not matter, nor what lies beside it. */
 function lookUp (table: TopicTable, name: string | Buffer, before = 'x', after = 'yyyy') {
@@ -32,19 +33,40 @@ test('TopicTable: gives the name that is there, however often and whatever came 
   }), { numRuns: 2_000 })
 })
 
-test('TopicName: is where its bytes are, and nowhere else', () => {
-  const other = fc.oneof(name, fc.nat(127))
-  fc.assert(fc.property(name, other, (text, place) => {
-    const bytes = Buffer.from(text)
-    const known = new TopicName(text, bytes, 0, bytes.length)
-    // Another name, or the same with one other byte.
-    const here = typeof place === 'string' ? Buffer.from(place) : Buffer.from(bytes)
-    if (typeof place === 'number') here[place % here.length] = (here[place % here.length] as number) ^ 1
-    const both = Buffer.concat([here, bytes])
-    assert.equal(known.isAt(both, 0, here.length), here.equals(bytes))
-    assert.ok(known.isAt(both, here.length, both.length))
+test('TopicTable: tells a name from one with another byte, and from one with more', () => {
+  fc.assert(fc.property(name, fc.nat(127), (text, place) => {
+    // Where nothing is but the one that could be taken for the other.
+    const table = new TopicTable()
+    const known = lookUp(table, text)
+    const other = Buffer.from(text)
+    other[place % other.length] = (other[place % other.length] as number) ^ 1
+    const longer = Buffer.concat([Buffer.from(text), other])
+    for (const bytes of [other, longer, longer.subarray(0, Buffer.byteLength(text) - 1)]) {
+      if (bytes.length === 0 || !isTopicName(bytes)) continue
+      assert.equal(lookUp(table, bytes).text, bytes.toString())
+    }
+    assert.equal(lookUp(table, text) === known, Buffer.byteLength(text) <= 128)
   }), { numRuns: 5_000 })
 })
+
+for (const [what, nameOf] of [
+  ['at the beginning', (number: string) => number + 'x'.repeat(60)],
+  ['behind the first 32 bytes', (number: string) => 'x'.repeat(32) + number],
+  ['at the end', (number: string) => 'x'.repeat(122) + number]
+] as const) {
+  test(`TopicTable: tells names from each other that have one place, and differ ${what}`, () => {
+    const table = new TopicTable()
+    // More than there are places, and of one length.
+    for (let index = 0; index < 60_000; index++) {
+      const text = nameOf(String(index % 40_000).padStart(5, '0'))
+      assert.equal(lookUp(table, text).text, text)
+    }
+  })
+}
+
+function isTopicName (bytes: Buffer): boolean {
+  return isUtf8(bytes) && !/[+#\0]/.test(bytes.toString())
+}
 
 test('TopicTable: has more names than it remembers', () => {
   const table = new TopicTable()

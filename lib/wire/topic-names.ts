@@ -4,66 +4,40 @@ import { malformed } from './malformed.ts'
 const setBits = 14
 const maxBytes = 128
 const wordBytes = 4
-/** Of a name, in itself. */
-const ownBytes = 8 * wordBytes
+/** Of a name, beside those of its neighbour: what both take is one line of a processor's cache. */
+const nearWords = 8
 
-/**
- * A topic name as it came; one for all messages with that name, as long as it is remembered. What it takes
- * to tell it from others by their bytes stands in it, not in an array or a string that it refers to: of
- * thousands none is in a cache of the processor when its message comes, and each step to another place is a
- * wait.
- */
+/** A topic name as it came; one for all messages with that name, as long as it is remembered. */
 export class TopicName {
   readonly text: string
   /** For the one who asks what to do with it: what was worked out, and by whom. */
   value: unknown = undefined
   owner: object | undefined = undefined
-  readonly #size: number
-  /** Its first bytes, four in each. */
-  readonly #word0: number
-  readonly #word1: number
-  readonly #word2: number
-  readonly #word3: number
-  readonly #word4: number
-  readonly #word5: number
-  readonly #word6: number
-  readonly #word7: number
-  /** Those that follow, of a name that is longer. */
-  readonly #others: readonly number[] | undefined
+  /** In bytes. */
+  readonly size: number
+  /** Of a longer name, what is not with the table. */
+  readonly farWords: Int32Array | undefined
 
-  constructor (text: string, bytes: Buffer, start: number, end: number) {
+  constructor (text: string, size: number, farWords: Int32Array | undefined) {
     this.text = text
-    this.#size = end - start
-    this.#word0 = wordAt(bytes, start, end)
-    this.#word1 = wordAt(bytes, start + 4, end)
-    this.#word2 = wordAt(bytes, start + 8, end)
-    this.#word3 = wordAt(bytes, start + 12, end)
-    this.#word4 = wordAt(bytes, start + 16, end)
-    this.#word5 = wordAt(bytes, start + 20, end)
-    this.#word6 = wordAt(bytes, start + 24, end)
-    this.#word7 = wordAt(bytes, start + 28, end)
-    this.#others = this.#size > ownBytes ? wordsAt(bytes, start + ownBytes, end) : undefined
-  }
-
-  isAt (bytes: Buffer, start: number, end: number): boolean {
-    return end - start === this.#size &&
-      wordAt(bytes, start, end) === this.#word0 && wordAt(bytes, start + 4, end) === this.#word1 &&
-      wordAt(bytes, start + 8, end) === this.#word2 && wordAt(bytes, start + 12, end) === this.#word3 &&
-      wordAt(bytes, start + 16, end) === this.#word4 && wordAt(bytes, start + 20, end) === this.#word5 &&
-      wordAt(bytes, start + 24, end) === this.#word6 && wordAt(bytes, start + 28, end) === this.#word7 &&
-      (this.#others === undefined || areAt(this.#others, bytes, start + ownBytes, end))
+    this.size = size
+    this.farWords = farWords
   }
 }
+
+/** The bytes of the name that is looked for, four in each. */
+const wanted = new Int32Array(maxBytes / wordBytes)
 
 /**
  * Remembers the topic names of a connection by their bytes, two for each value of their hash. Most names come
  * again and again: to find one costs less than to make a string of it, and all that is known of it is found
  * with it. It is a matter of memory more than of work: what thousands of topics need is in no cache of the
- * processor when their message comes, and each look into a `Map` is two or three waits for it.
+ * processor when their message comes, and each step from one place to another is a wait.
  */
 export class TopicTable {
-  /** As large as it may get from the first message on; nothing before. */
-  #names: (TopicName | undefined)[] | undefined
+  /** As large as they may get from the first message on; nothing before. */
+  #names: (TopicName | undefined)[] = []
+  #nearWords = new Int32Array(0)
   /** Which of two gives way to a third; in turn, which needs no look at their age. */
   #isFirstNext = false
 
@@ -73,42 +47,60 @@ export class TopicTable {
    * @throws `FST_MQTT_MALFORMED`
    */
   at (bytes: Buffer, start: number, end: number): TopicName {
-    // It is not looked for, so that its bytes are not needed.
-    if (end - start > maxBytes) return new TopicName(decodeTopic(bytes, start, end), bytes, end, end)
-    const names = (this.#names ??= new Array<TopicName | undefined>(2 << setBits).fill(undefined))
-    const index = 2 * hashOf(bytes, start, end)
-    const first = names[index]
-    if (first?.isAt(bytes, start, end) === true) return first
-    const second = names[index + 1]
-    if (second?.isAt(bytes, start, end) === true) return second
-    const name = new TopicName(decodeTopic(bytes, start, end), bytes, start, end)
+    const size = end - start
+    if (size > maxBytes) return new TopicName(decodeTopic(bytes, start, end), size, undefined)
+    const place = 2 * readWanted(bytes, start, end)
+    if (this.#is(place, size)) return this.#names[place] as TopicName
+    if (this.#is(place + 1, size)) return this.#names[place + 1] as TopicName
+    return this.#add(place, decodeTopic(bytes, start, end), size)
+  }
+
+  #is (place: number, size: number): boolean {
+    const name = this.#names[place]
+    if (name === undefined || name.size !== size) return false
+    const words = this.#nearWords
+    const count = Math.min(nearWords, size + wordBytes - 1 >> 2)
+    for (let index = 0, at = place * nearWords; index < count; index++) {
+      if (words[at++] !== wanted[index]) return false
+    }
+    return name.farWords === undefined || isWantedFar(name.farWords)
+  }
+
+  #add (place: number, text: string, size: number): TopicName {
+    const names = this.#names
+    if (names.length === 0) {
+      this.#names = new Array<TopicName | undefined>(2 << setBits).fill(undefined)
+      this.#nearWords = new Int32Array(nearWords * 2 << setBits)
+    }
+    const [first, second] = [this.#names[place], this.#names[place + 1]]
     if (first !== undefined && second !== undefined) this.#isFirstNext = !this.#isFirstNext
     const isFirst = first === undefined || (second !== undefined && this.#isFirstNext)
-    names[isFirst ? index : index + 1] = name
+    const chosen = isFirst ? place : place + 1
+    this.#nearWords.set(wanted.subarray(0, nearWords), chosen * nearWords)
+    const count = size + wordBytes - 1 >> 2
+    const name = new TopicName(text, size, count > nearWords ? wanted.slice(nearWords, count) : undefined)
+    this.#names[chosen] = name
     return name
   }
 }
 
-function hashOf (bytes: Buffer, start: number, end: number): number {
+function isWantedFar (words: Int32Array): boolean {
+  for (let index = 0; index < words.length; index++) {
+    if (words[index] !== wanted[nearWords + index]) return false
+  }
+  return true
+}
+
+/** @returns its hash */
+function readWanted (bytes: Buffer, start: number, end: number): number {
   let hash = 0
-  for (let at = start; at < end; at += wordBytes) {
-    hash = Math.imul(hash ^ wordAt(bytes, at, end), 0x9e3779b1)
+  for (let at = start, index = 0; at < end; at += wordBytes) {
+    const word = wordAt(bytes, at, end)
+    wanted[index++] = word
+    hash = Math.imul(hash ^ word, 0x9e3779b1)
     hash ^= hash >>> 15
   }
   return Math.imul(hash, 0x9e3779b1) >>> 32 - setBits
-}
-
-function wordsAt (bytes: Buffer, start: number, end: number): number[] {
-  const words = new Array<number>(Math.ceil((end - start) / wordBytes))
-  for (let at = start, index = 0; at < end; at += wordBytes) words[index++] = wordAt(bytes, at, end)
-  return words
-}
-
-function areAt (words: readonly number[], bytes: Buffer, start: number, end: number): boolean {
-  for (let at = start, index = 0; at < end; at += wordBytes) {
-    if (words[index++] !== wordAt(bytes, at, end)) return false
-  }
-  return true
 }
 
 /** Up to four bytes as one number, fewer or 0 at the end: to look at each by itself takes twice as long. */
