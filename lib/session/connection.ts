@@ -213,9 +213,10 @@ export class Connection implements Link {
   }
 
   #createClient (): MqttClient {
-    const client = new MqttClient((self) => this.#buildWire(self), {
+    const client: MqttClient = new MqttClient((self) => this.#buildWire(self, messageEvents), {
       ...clientOptions(this.#settings), messageIdProvider: new LowIds(), manualConnect: true
     })
+    const messageEvents = new MessageEvents(client)
     client.on('error', (error) => {
       // Where it is the cause of an end, that has begun; others are about what the raw client was told to do.
       const isEnd = client === this.#client && this.#wire?.destroyed === true
@@ -235,14 +236,14 @@ export class Connection implements Link {
   }
 
   /** MQTT.js asks for it: told by us to connect, or by somebody who has the raw client. */
-  #buildWire (client: MqttClient): Wire {
+  #buildWire (client: MqttClient, messageEvents: MessageEvents): Wire {
     if (client === this.#client) this.#abandon()
     const { address, client: { wsOptions = {} }, maxPacketBytes } = this.#settings
     const target = { ...address, tls: this.#secure, wsOptions } as Target
     const isClosed = client !== this.#client
     const socket = isClosed ? Promise.reject(new errors.FST_MQTT_CLOSED(address.text)) : dial(target)
     const wire: Wire = new Wire(socket, { version: this.#version, maxBytes: maxPacketBytes },
-      this.#wireEvents(client, () => wire === this.#wire))
+      this.#wireEvents(client, messageEvents, () => wire === this.#wire))
     if (!isClosed) this.#wire = wire
     return wire
   }
@@ -257,9 +258,8 @@ export class Connection implements Link {
     this.#events.onDown(this.#lastError, true)
   }
 
-  #wireEvents (client: MqttClient, isCurrent: () => boolean): WireEvents {
+  #wireEvents (client: MqttClient, messageEvents: MessageEvents, isCurrent: () => boolean): WireEvents {
     const events = this.#events
-    const messageEvents = new MessageEvents(client)
     return {
       onConnack: (connack) => {
         // Some say that a session is there which they were told to end.
