@@ -69,10 +69,10 @@ test('PacketTable: the collector of young garbage is enough for what was deleted
   for (let times = 0; times < 3; times++) collect({ type: 'major' })
   const before = process.memoryUsage().heapUsed
   for (let times = 0; times < 20; times++) {
-    send(5_000)
+    send(50_000)
     collect({ type: 'minor' })
   }
-  // A Map would have kept nearly all of them: 8 MB.
+  // With a Map it is three times as much, with the table a fifth.
   const grown = process.memoryUsage().heapUsed - before
-  assert.ok(grown < 1_000_000, `${grown} bytes`)
+  assert.ok(grown < 5_000_000, `${grown} bytes`)
 })
