@@ -126,7 +126,7 @@ test('retryDelay: each pause is `factor` times the one before, up to what a time
 /** A task that runs for a number of steps; 0 is over at once. */
 class StepTask implements Task {
   wait: Task['wait'] = undefined
-  followers: Task['followers'] = undefined
+  hasTurn = false
   readonly bytes = 1
   readonly isDroppable = true
   readonly group: Group
@@ -148,9 +148,8 @@ class StepTask implements Task {
   }
 
   start (): void {
-    const owner = this.lane?.owner
-    if (owner !== undefined) {
-      this.#scheduler.follow(owner, this)
+    if (this.lane !== undefined && this.lane.turns > 0) {
+      this.#scheduler.follow(this.lane, this)
       return
     }
     if (this.lane !== undefined) this.group.take(this.lane, this)

@@ -12,7 +12,7 @@ export class Activity {
   }
 
   end (): void {
-    if (--this.#count === 0) for (const resolve of this.#waiting.splice(0)) resolve()
+    if (--this.#count === 0 && this.#waiting.length > 0) this.#tell()
   }
 
   async idle (): Promise<void> {
@@ -40,6 +40,10 @@ export class Activity {
         resolve()
       })
     })
+  }
+
+  #tell (): void {
+    for (const resolve of this.#waiting.splice(0)) resolve()
   }
 
   /** Nobody who waits keeps the process from now on. */

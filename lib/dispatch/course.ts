@@ -22,7 +22,7 @@ export class Course implements Task {
   readonly delivery: Delivery
   readonly group: Group
   wait: Task['wait'] = undefined
-  followers: Task['followers'] = undefined
+  hasTurn = false
   readonly #observer: CourseObserver | undefined
   /** Undefined as long as none has begun: until then some may come or go. */
   #handlers: readonly MessageHandler[] | undefined = undefined
@@ -55,12 +55,11 @@ export class Course implements Task {
 
   /** Nothing of it has begun, because something has to be waited for. */
   start (): void {
-    const owner = this.#lane?.owner
-    if (owner === undefined) {
+    if (this.#lane === undefined || this.#lane.turns === 0) {
       this.#waitForSlot()
     } else {
       this.#hold()
-      this.delivery.port.scheduler.follow(owner, this)
+      this.delivery.port.scheduler.follow(this.#lane, this)
     }
   }
 
@@ -72,14 +71,13 @@ export class Course implements Task {
     this.proceed()
   }
 
-  /** Goes on with what was simple: a handler is under way, and holds the receipt and, as a rule, the lane. */
-  takeOver (followers: Task['followers']): this {
+  /** Goes on with what was simple: a handler is under way, and holds the receipt and its turn in the lane. */
+  takeOver (): this {
     this.#handlers = []
     this.#underWay = 1
     this.#isHolding = true
-    this.followers = followers
-    // Not from one whose handler received this one before it had begun itself.
-    if (this.#lane?.owner === this.delivery) this.#takeLane()
+    this.hasTurn = this.delivery.hasTurn
+    this.delivery.hasTurn = false
     return this
   }
 
@@ -184,7 +182,8 @@ export class Course implements Task {
       bury(this.delivery, this.#failed.error, this.#failed.attempt, this.#observer)
     if (this.#lost !== 'given up') this.#release()
     if (this.#lane !== undefined) port.scheduler.pass(this.#lane, this)
-    this.delivery.leave()
+    this.delivery.incoming.drop?.()
+    port.activity.end()
     if (!isBuried) this.#observer?.onEnd()
   }
 

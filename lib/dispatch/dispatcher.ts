@@ -13,8 +13,9 @@ import { Failures } from './failure.ts'
 import { Gate } from './gate.ts'
 import { Group } from './group.ts'
 import type { Incoming } from './message.ts'
+import { Match, type Interceptor, type Targets } from './match.ts'
 import type { Passage } from './passage.ts'
-import { Pipeline, type HandlerEnd, type Match, type MessageHandler, type PipelineSettings, type Route } from './pipeline.ts'
+import { Pipeline, type HandlerEnd, type MessageHandler, type PipelineSettings, type Route } from './pipeline.ts'
 import type { Receipt } from './receipt.ts'
 import { Scheduler } from './scheduler.ts'
 
@@ -32,22 +33,6 @@ export interface DispatcherSettings extends PipelineSettings {
   readonly onUnmatched: (incoming: Incoming) => void
   /** Whether a copy with these subscription identifiers came for the filter: else another copy does. */
   readonly isFor: (filter: string, subscriptionIds: readonly number[]) => boolean
-}
-
-/** Takes the messages of a filter before everybody else. */
-interface Interceptor {
-  readonly filter: string
-  readonly receive: (incoming: Incoming) => void
-}
-
-/**
- * What is to be done with the messages of a topic name. Linked, not in arrays: of thousands of topic names
- * none of this is in a cache of the processor when a message comes, and each step to it is a wait.
- */
-interface Targets {
-  readonly first: Match | undefined
-  /** Undefined if there are none. */
-  readonly interceptors: readonly Interceptor[] | undefined
 }
 
 /**
@@ -233,13 +218,14 @@ export class Dispatcher {
     for (const route of this.#router.match(topic).sort((a, b) => b.order - a.order)) {
       const params = paramsOf(route.placed, topic)
       if (params === undefined) continue
-      const group = this.#groupOf(route)
-      const lane = group.order === 'topic' ? group.laneFor(topic, true) : undefined
       const issue = route.checkParams?.(params)
-      first = { route, topic: withoutPrefix(route.prefix, topic), params, issue, group, lane, next: first }
+      const relative = withoutPrefix(route.prefix, topic)
+      first = new Match(topic, route, relative, params, issue, this.#groupOf(route), first)
     }
-    const interceptors = this.#interceptors.match(topic)
-    const targets = { first, interceptors: interceptors.length > 0 ? interceptors : undefined }
+    const found = this.#interceptors.match(topic)
+    const interceptors = found.length > 0 ? found : undefined
+    if (first !== undefined) first.interceptors = interceptors
+    const targets = first ?? { first, interceptors }
     if (!this.#targets.set(topic, targets)) forgetLanes(targets)
     return targets
   }

@@ -1,12 +1,17 @@
 import type { MessageOrder } from '../../types/topic.ts'
 import { Place, Queue } from '../queue.ts'
-import type { Owner, Task } from './scheduler.ts'
+import type { Task, Taker } from './scheduler.ts'
 
 /** Messages of one topic that run one after the other: those with one topic name, or with one key. */
 export class Lane {
   readonly key: string
-  /** Whose turn it is; others wait behind it. */
-  owner: Owner | undefined = undefined
+  /**
+   * How many have their turn: one, or with it those that its handler hands in itself. A number, not who they
+   * are: a lane is old, and to let it refer to each message costs more than to count.
+   */
+  turns = 0
+  /** Those that wait for theirs, in order. */
+  followers: Queue<Task> | undefined = undefined
   /** Whether it is found with the topics that a topic name matches: then nobody has to look for it. */
   isCached: boolean
 
@@ -26,7 +31,7 @@ export class Group {
   readonly ready = new Queue<Task>()
   /** Among the groups with something that may run; the scheduler's own. */
   readonly place = new Place<Group>(this)
-  /** Lanes with an owner that are not cached. */
+  /** Lanes in which somebody has a turn, and that are not cached. */
   readonly #lanes = new Map<string, Lane>()
 
   constructor (concurrency: number, order: MessageOrder) {
@@ -43,34 +48,34 @@ export class Group {
   }
 
   /** The lane of a key; a new one if nobody has that key. */
-  laneFor (key: string, isCached = false): Lane {
+  laneFor (key: string, fresh = new Lane(key, false)): Lane {
     const lane = this.#lanes.get(key)
-    if (lane === undefined) return new Lane(key, isCached)
-    lane.isCached = isCached
+    if (lane === undefined) return fresh
+    lane.isCached = fresh.isCached
     return lane
   }
 
-  take (lane: Lane, owner: Owner): void {
-    lane.owner = owner
+  /** It is its turn, if it was not yet. */
+  take (lane: Lane, taker: Taker): void {
+    if (taker.hasTurn) return
+    taker.hasTurn = true
+    lane.turns++
     if (!lane.isCached) this.#lanes.set(lane.key, lane)
   }
 
-  /** @returns whose turn it is now; undefined if nobody waits, or it was not the owner */
-  pass (lane: Lane, owner: Owner): Task | undefined {
-    if (lane.owner !== owner) return undefined
-    const { followers } = owner
-    const next = followers?.shift()
-    // One that is through must not refer to those after it: grown old, it would keep all of them as garbage.
-    owner.followers = undefined
-    if (next !== undefined) next.followers = followers
-    else if (this.#lanes.size > 0) this.#lanes.delete(lane.key)
-    lane.owner = next
+  /** @returns whose turn it is now; undefined if nobody waits, or it was not its turn */
+  pass (lane: Lane, taker: Taker): Task | undefined {
+    if (!taker.hasTurn) return undefined
+    taker.hasTurn = false
+    const next = lane.followers?.shift()
+    if (next !== undefined) next.hasTurn = true
+    else if (--lane.turns === 0 && this.#lanes.size > 0) this.#lanes.delete(lane.key)
     return next
   }
 
   /** The cache has forgotten a lane. */
   onForgotten (lane: Lane): void {
     lane.isCached = false
-    if (lane.owner !== undefined) this.#lanes.set(lane.key, lane)
+    if (lane.turns > 0) this.#lanes.set(lane.key, lane)
   }
 }

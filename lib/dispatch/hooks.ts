@@ -94,6 +94,8 @@ export interface MessageHooks {
   readonly steps: readonly (Hook | typeof acceptance | typeof handling)[]
   readonly onSettled: readonly Hook[]
   readonly onError: readonly Hook[]
+  /** None but those for errors. */
+  readonly isPlain: boolean
 }
 
 type TopicHooks = Partial<Record<MessageHookName, readonly Hook[]>>
@@ -103,7 +105,7 @@ export class Lifecycle {
   readonly #book: HookBook
   readonly #own: TopicHooks
   #version = -1
-  #hooks: MessageHooks = { steps: [], onSettled: [], onError: [] }
+  #hooks: MessageHooks = { steps: [], onSettled: [], onError: [], isPlain: false }
 
   constructor (book: HookBook, own: TopicHooks = {}) {
     this.#book = book
@@ -123,11 +125,11 @@ export class Lifecycle {
   #refresh (): void {
     this.#version = this.#book.version
     const list = (name: MessageHookName) => [...this.#book.of(name), ...this.#own[name] ?? []]
-    this.#hooks = {
-      steps: [...list('onMessage'), ...list('preValidation'), acceptance, ...list('preHandler'), handling],
-      onSettled: list('onSettled'),
-      onError: list('onError')
-    }
+    const steps: MessageHooks['steps'] =
+      [...list('onMessage'), ...list('preValidation'), acceptance, ...list('preHandler'), handling]
+    const onSettled = list('onSettled')
+    const isPlain = steps.length === 2 && onSettled.length === 0
+    this.#hooks = { steps, onSettled, onError: list('onError'), isPlain }
   }
 }
 

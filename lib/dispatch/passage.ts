@@ -56,6 +56,11 @@ export class Passage implements Awaiting {
     return false
   }
 
+  /** Its handler was run without it, and has failed. The delivery is told when it is over. */
+  fail (thrown: unknown): void {
+    whenSettled(this.#fail(thrown), this)
+  }
+
   /** What was waited for has come. */
   onValue (value: unknown): void {
     if (!this.#isOver && this.#hooks.steps[this.#next - 1] === handling) this.#returned = value
@@ -111,19 +116,8 @@ export class Passage implements Awaiting {
   #take (step: MessageHooks['steps'][number] | undefined): unknown {
     const { server } = this.#delivery.match.route
     if (step === handling) return (this.#returned = this.handler.call(server, this.message))
-    if (step === acceptance) return this.#accept()
+    if (step === acceptance) return this.#delivery.accept(this.message)
     return step?.call(server, this.message)
-  }
-
-  #accept (): undefined {
-    const { rejection, port, match, incoming } = this.#delivery
-    if (rejection !== undefined) throw rejection.error
-    try {
-      port.pipeline.accept(match, this.message, incoming)
-    } catch (error) {
-      this.#delivery.rejection = { error, isReported: false }
-      throw error
-    }
   }
 
   /** Never rejects. */

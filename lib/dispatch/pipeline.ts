@@ -11,9 +11,9 @@ import type { Delivery } from './delivery.ts'
 import type { Failures, FailingRoute } from './failure.ts'
 import { ReceivedMessage, type Incoming, type Recipient } from './message.ts'
 import { Passage } from './passage.ts'
+import type { Match } from './match.ts'
 import { ManualAck } from './receipt.ts'
 import type { RetryPolicy } from './retry.ts'
-import type { Group, Lane } from './group.ts'
 
 /** A topic as messages see it. */
 export interface Route extends Recipient, FailingRoute {
@@ -47,20 +47,6 @@ export type MessageHandler = Handler<Params, unknown>
 export interface PayloadRule {
   readonly codec: Codec
   readonly check: Check
-}
-
-/** A topic that a topic name matches, with what its placeholders gave. */
-export interface Match {
-  readonly route: Route
-  /** The topic name without the prefix, if it has that. */
-  readonly topic: string
-  readonly params: Params
-  readonly issue: Issue | undefined
-  readonly group: Group
-  /** Undefined unless the order of the topic is that of its topic names. */
-  readonly lane: Lane | undefined
-  /** Another one that the same topic name matches, registered later. */
-  readonly next: Match | undefined
 }
 
 /** How one handler ended, for `inject()`. */
@@ -98,16 +84,21 @@ export class Pipeline {
     return this.#passage(handler, delivery, manualAck, attempt + 1)
   }
 
+  /** A message whose payload is not decoded yet. */
+  message (match: Match, incoming: Incoming, manualAck?: ManualAck): ReceivedMessage {
+    return new ReceivedMessage(incoming, match.route, match.topic, ownParams(match, incoming), manualAck)
+  }
+
   /** A message that is not decoded; its payload is the bytes. */
   rawMessage (match: Match, incoming: Incoming): ReceivedMessage {
-    const message = new ReceivedMessage(incoming, match.route, match.topic, ownParams(match, incoming))
+    const message = this.message(match, incoming)
     message.payload = message.raw
     return message
   }
 
   /** The key by which a message is kept in order; that of its topic if the function has none. */
   keyOf (order: (message: AnyMessage) => string, { match, incoming }: Delivery): string {
-    const message = new ReceivedMessage(incoming, match.route, match.topic, ownParams(match, incoming))
+    const message = this.message(match, incoming)
     try {
       const key: unknown = order.call(match.route.server, message)
       if (typeof key === 'string') return key
@@ -121,9 +112,7 @@ export class Pipeline {
   #passage (
     handler: MessageHandler, delivery: Delivery, manualAck: ManualAck | undefined, attempt: number
   ): Passage {
-    const { match, incoming } = delivery
-    const params = ownParams(match, incoming)
-    const message = new ReceivedMessage(incoming, match.route, match.topic, params, manualAck)
+    const message = this.message(delivery.match, delivery.incoming, manualAck)
     return new Passage(delivery, message, handler, manualAck, attempt)
   }
 
@@ -138,15 +127,17 @@ export class Pipeline {
     const { size } = message
     if (size > maxPayload) throw new errors.FST_MQTT_PAYLOAD_TOO_LARGE(size, maxPayload)
     if (route.payload === undefined) return message.raw
-    const contentType = properties !== undefined && 'contentType' in properties
-      ? String(properties.contentType)
-      : undefined
-    const codec = codecs.forContentType(contentType) ?? route.payload.codec
+    const own = properties === undefined ? undefined : codecOf(properties, codecs)
+    const codec = own ?? route.payload.codec
     const payload = size === 0 ? undefined : decodePayload(codec, message)
     const issue = route.payload.check(payload)
     if (issue !== undefined) throw invalid(errors.FST_MQTT_PAYLOAD_INVALID, route.pattern, issue)
     return payload
   }
+}
+
+function codecOf (properties: object, codecs: Codecs): Codec | undefined {
+  return 'contentType' in properties ? codecs.forContentType(String(properties.contentType)) : undefined
 }
 
 /** Params are worked out once a topic name, unless a converter gives values that a handler could change. */

@@ -2,15 +2,15 @@ import type { Backlog, Loss, Waiting } from './backlog.ts'
 import type { Group, Lane } from './group.ts'
 import { Queue, type Place } from '../queue.ts'
 
-/** What has its turn in a lane, where it is in one. */
-export interface Owner {
+/** What may have to wait for its turn in a lane. */
+export interface Taker {
   readonly group: Group
-  /** Those behind it, in order; the scheduler's own. */
-  followers?: Queue<Task> | undefined
+  /** Whether it has it; the group's own. */
+  hasTurn?: boolean
 }
 
 /** What runs when the rules allow it. */
-export interface Task extends Owner, Pick<Waiting, 'bytes' | 'isDroppable'> {
+export interface Task extends Taker, Pick<Waiting, 'bytes' | 'isDroppable'> {
   /** While it waits; the scheduler's own. */
   wait: Wait | undefined
   /** Runs as much of it as there are slots for, of which at least one is free. Never throws. */
@@ -61,7 +61,7 @@ class Wait implements Place<Task>, Waiting {
  * that is flooded does not keep the others waiting.
  *
  * ```
- * a message ── its lane has an owner ── followers of the owner
+ * a message ── another has its turn ─── followers of the lane
  *     │                                     │ it is its turn
  *     ├────── no slot ────────────────► ready ── of its topic
  *     │                                     │ it is the topic's turn
@@ -100,8 +100,8 @@ export class Scheduler {
   end (group: Group): void {
     this.#running--
     group.running--
-    this.#list(group)
-    this.#pump()
+    if (group.ready.size > 0) this.#list(group)
+    if (this.#groups.size > 0) this.#pump()
   }
 
   /** Runs it as soon as there is a slot. */
@@ -123,14 +123,14 @@ export class Scheduler {
   }
 
   /** Runs it when it is its turn in its lane. */
-  follow (owner: Owner, task: Task): void {
-    owner.followers ??= new Queue()
-    this.#put(task, owner.followers)
+  follow (lane: Lane, task: Task): void {
+    lane.followers ??= new Queue()
+    this.#put(task, lane.followers)
   }
 
   /** It is the turn of the one behind it. */
-  pass (lane: Lane, owner: Owner): void {
-    const next = owner.group.pass(lane, owner)
+  pass (lane: Lane, taker: Taker): void {
+    const next = taker.group.pass(lane, taker)
     if (next === undefined) return
     // In most cases nobody else wants the slot that has just become free.
     const isNext = this.#groups.size === 0 && this.hasSlot(next.group)

@@ -131,10 +131,12 @@ export class Inbox {
    * sends a message again; all send them before any other [MQTT-4.4.0-1].
    */
   #isKnown (message: ReceivedPublish): boolean {
+    const isUnacked = this.#unacked.has(message.messageId)
+    return (isUnacked || this.#carried.size > 0) && this.#isAgain(message, isUnacked)
+  }
+
+  #isAgain (message: ReceivedPublish, isUnacked: boolean): boolean {
     const { messageId } = message
-    const isUnacked = this.#unacked.has(messageId)
-    const isCarrying = this.#carried.size > 0
-    if (!isUnacked && !isCarrying) return false
     const known = isUnacked ? this.#find(messageId) : this.#carried.get(messageId)
     if (known !== undefined && isSame(known.message, message)) {
       if (this.#carried.delete(messageId) && message.qos !== 0) {
