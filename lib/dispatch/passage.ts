@@ -9,7 +9,7 @@ import { isThenable, whenSettled, type Awaiting } from './thenable.ts'
 /**
  * The way of one message to one handler, step by step. It goes on at once until something has to be waited
  * for: hooks and handlers that are synchronous cost no promise (an async function in their place costs
- * 0.8 µs), and an empty hook costs 10 to 20 ns.
+ * 0.8 µs), and an empty hook costs 10 to 20 ns. A message that no hook sees takes a shorter one.
  */
 export class Passage implements Awaiting {
   readonly message: ReceivedMessage
