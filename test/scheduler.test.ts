@@ -242,6 +242,28 @@ test('Scheduler: exceeds no limit, keeps lanes in order, and leaves no slot to n
   }), { numRuns: 300 })
 })
 
+test('Group: those behind wait until all have passed who have their turn at once', () => {
+  const scheduler = new Scheduler(10, new Backlog(unlimited, () => {}))
+  const group = new Group(10, 'topic')
+  const lane = group.laneFor('a')
+  const log: Run[] = []
+  const tasks = [0, 1, 2, 3].map((name) => new StepTask(scheduler, log, name, group, lane, 1))
+  const [outer, inner, next, last] = tasks
+  assert.ok(outer !== undefined && inner !== undefined && next !== undefined && last !== undefined)
+  // As a message that a handler hands in before it has begun itself.
+  for (const task of [inner, outer, outer]) group.take(lane, task)
+  for (const task of [next, last]) task.start()
+  assert.equal(lane.turns, 2)
+  scheduler.pass(lane, inner)
+  scheduler.pass(lane, inner)
+  assert.deepEqual(log, [])
+  scheduler.pass(lane, outer)
+  assert.deepEqual(log, [{ task: next, event: 'begin' }])
+  next.step()
+  last.step()
+  assert.deepEqual([lane.turns, group.hasLanes, log.length], [0, false, 4])
+})
+
 test('concurrency: never more handlers at once, over all topics and of one topic, several handlers included', async () => {
   const { dispatcher, topic } = createDispatcher({}, { concurrency: 4 })
   dispatcher.open()

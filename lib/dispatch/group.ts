@@ -63,13 +63,18 @@ export class Group {
     if (!lane.isCached) this.#lanes.set(lane.key, lane)
   }
 
-  /** @returns whose turn it is now; undefined if nobody waits, or it was not its turn */
+  /** @returns whose turn it is now; undefined if nobody waits, another has it too, or it was not its turn */
   pass (lane: Lane, taker: Taker): Task | undefined {
     if (!taker.hasTurn) return undefined
     taker.hasTurn = false
+    if (--lane.turns > 0) return undefined
     const next = lane.followers?.shift()
-    if (next !== undefined) next.hasTurn = true
-    else if (--lane.turns === 0 && this.#lanes.size > 0) this.#lanes.delete(lane.key)
+    if (next !== undefined) {
+      next.hasTurn = true
+      lane.turns = 1
+    } else if (this.#lanes.size > 0) {
+      this.#lanes.delete(lane.key)
+    }
     return next
   }
 

@@ -117,10 +117,9 @@ export class PublishFrame {
    */
   detach (): void {
     const size = this.#end - this.#propertiesAt
-    // A message that fills what it lies in would free less than its copy takes, as one that was cut over
-    // several reads, which lies in bytes of its own. And the copy of a small one would lie in a pool, too.
-    const { byteLength } = this.#bytes.buffer
-    if (this.#state === 'detached' || size * 2 > byteLength || byteLength <= Buffer.poolSize) return
+    // A message that fills what it lies in would free less than its copy takes. So does one that was cut over
+    // several reads, which lies in bytes of its own.
+    if (this.#state === 'detached' || size * 2 > this.#bytes.buffer.byteLength) return
     this.#state = 'detached'
     const bytes = Buffer.allocUnsafe(size)
     this.#bytes.copy(bytes, 0, this.#propertiesAt, this.#end)

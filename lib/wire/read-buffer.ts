@@ -1,7 +1,10 @@
 const bufferBytes = 64 * 1024
 /** The room that each read has at least. */
 const leastBytes = bufferBytes * 3 / 4
-/** What is smaller is copied: else a message that somebody keeps would keep a buffer of thousands with it. */
+/**
+ * A read with a few messages is copied to bytes of its own: else one that the application keeps would keep
+ * all that came in the same minutes.
+ */
 const smallBytes = 1_024
 
 /**
@@ -11,18 +14,28 @@ const smallBytes = 1_024
  */
 export class ReadBuffer {
   #free = Buffer.allocUnsafeSlow(bufferBytes)
+  /** The bytes at its beginning that are in use. */
+  #taken = 0
 
-  /** Where the next read goes. */
+  /** Where the next read goes; asked after each. */
   get target (): Buffer {
+    if (this.#taken > 0) {
+      const free = this.#free.subarray(this.#taken)
+      this.#free = free.length < leastBytes ? Buffer.allocUnsafeSlow(bufferBytes) : free
+      this.#taken = 0
+    }
     return this.#free
   }
 
-  /** What has just been read. It is not written over. */
+  /** What has been read to the target. It is not written over once the next one was asked for. */
   take (size: number): Buffer {
     const read = this.#free.subarray(0, size)
-    if (size < smallBytes) return Buffer.from(read)
-    this.#free = this.#free.subarray(size)
-    if (this.#free.length < leastBytes) this.#free = Buffer.allocUnsafeSlow(bufferBytes)
-    return read
+    if (size >= smallBytes) {
+      this.#taken = size
+      return read
+    }
+    const copy = Buffer.allocUnsafeSlow(size)
+    copy.set(read)
+    return copy
   }
 }

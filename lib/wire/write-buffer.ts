@@ -31,17 +31,6 @@ export class WriteBuffer {
   #sequence = 1
   #isScheduled = false
   #isEnded = false
-  /** Writes that the operating system has, or that have failed; in order. */
-  #written = 0
-  readonly #onTurnEnd = (): void => {
-    this.#isScheduled = false
-    this.flush()
-  }
-
-  readonly #onWrite = (error?: Error | null): void => {
-    const sequence = ++this.#written
-    if (error == null) this.#onWritten(sequence)
-  }
 
   /** @param onWritten told the number of each write once the operating system has it */
   constructor (onWritten: (sequence: number) => void) {
@@ -50,7 +39,7 @@ export class WriteBuffer {
 
   open (socket: Duplex): void {
     this.#socket = socket
-    for (const bytes of this.#early.splice(0)) socket.write(bytes, this.#onWrite)
+    this.#early.splice(0).forEach((bytes, index) => this.#write(socket, bytes, index + 1))
     this.flush()
   }
 
@@ -121,14 +110,21 @@ export class WriteBuffer {
   #send (bytes: Buffer): number {
     const sequence = this.#sequence++
     if (this.#socket === undefined) this.#early.push(bytes)
-    else if (!this.#isEnded) this.#socket.write(bytes, this.#onWrite)
+    else if (!this.#isEnded) this.#write(this.#socket, bytes, sequence)
     return sequence
+  }
+
+  #write (socket: Duplex, bytes: Buffer, sequence: number): void {
+    socket.write(bytes, (error) => { if (error == null) this.#onWritten(sequence) })
   }
 
   #schedule (): void {
     if (this.#isScheduled) return
     this.#isScheduled = true
-    setImmediate(this.#onTurnEnd)
+    setImmediate(() => {
+      this.#isScheduled = false
+      this.flush()
+    })
   }
 }
 
