@@ -117,7 +117,10 @@ export interface Link {
     filters: readonly string[], options: SubscribeOptions, subscriptionIdentifier?: number
   ): Promise<readonly number[]>
   unsubscribe (filters: readonly string[]): Promise<void>
-  /** Stops reading; signs of life are still seen to. */
+  /**
+   * Stops reading; signs of life are still seen to. That the peer has gone may be noticed only by a write, or
+   * after `resume`.
+   */
   pause (): void
   resume (): void
   /** Cuts the connection, so that a new one is made. */
