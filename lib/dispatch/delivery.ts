@@ -4,9 +4,9 @@ import { Course, type CourseObserver } from './course.ts'
 import { bury, type LetterPublish } from './dead-letter.ts'
 import type { Failures } from './failure.ts'
 import type { Group, Lane } from './group.ts'
+import type { Match } from './match.ts'
 import { weightOf, type Incoming, type ReceivedMessage } from './message.ts'
 import { Passage } from './passage.ts'
-import type { Match } from './match.ts'
 import type { MessageHandler, Pipeline } from './pipeline.ts'
 import type { Receipt } from './receipt.ts'
 import type { Scheduler, Task } from './scheduler.ts'
@@ -200,7 +200,7 @@ export class Delivery implements Task, Awaiting {
     return this.match.route.lifecycle.hooks.isPlain && this.#isSimple
   }
 
-  /** As a passage would, without one, which is a tenth of the time. What fails gets its passage then. */
+  /** As a passage would, without one: it saves a twentieth of the time. What fails gets its passage then. */
   #runPlain (handler: MessageHandler): 0 | 1 {
     const message = this.port.pipeline.message(this.match, this.incoming)
     try {

@@ -9,8 +9,8 @@ const smallBytes = 1_024
 
 /**
  * Where a socket reads to: read after read into one buffer, and then into the next. Left to itself a stream
- * takes a new one of 64 KiB for each read, and hands it on over many functions: for a read with a few
- * messages that is half as much as all that is done for them.
+ * takes a new one of 64 KiB for each read, and hands it on over many functions: about 6 µs, in which four
+ * messages are handled.
  */
 export class ReadBuffer {
   #free = Buffer.allocUnsafeSlow(bufferBytes)

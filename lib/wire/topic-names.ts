@@ -67,8 +67,7 @@ export class TopicTable {
   }
 
   #add (place: number, text: string, size: number): TopicName {
-    const names = this.#names
-    if (names.length === 0) {
+    if (this.#names.length === 0) {
       this.#names = new Array<TopicName | undefined>(2 << setBits).fill(undefined)
       this.#nearWords = new Int32Array(nearWords * 2 << setBits)
     }
