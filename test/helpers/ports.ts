@@ -3,21 +3,43 @@ import { once } from 'node:events'
 import { createServer, type AddressInfo, type Server } from 'node:net'
 
 /**
- * Lets `server` listen on `port` of 127.0.0.1 (or `host`), or on a random one, and says which. The random one
- * lies below the range from which systems take the ports of outgoing connections (32768 on Linux): there, a
+ * Ports below the range from which systems take those of outgoing connections (32768 on Linux): there, a
  * client that redials a broker which has stopped can meet itself.
  */
-export async function listen (server: Server, port?: number, host = '127.0.0.1'): Promise<number> {
-  for (let attempts = 20; ; attempts--) {
-    const opened = once(server, 'listening')
-    server.listen(port ?? randomInt(12_000, 32_000), host)
-    try {
-      await opened
-      return (server.address() as AddressInfo).port
-    } catch (error) {
-      if (port !== undefined || attempts === 0) throw error
-    }
+const [firstPort, lastPort] = [12_000, 32_000]
+/** Of which each process has its own, so that nobody else takes those of a broker while it is stopped. */
+const stretch = 200
+
+let claimed: Promise<number> | undefined
+let taken = 0
+
+/** The first port of a stretch that is ours until the process ends: we listen on it. */
+async function claim (): Promise<number> {
+  for (;;) {
+    const port = firstPort + stretch * randomInt((lastPort - firstPort) / stretch)
+    if (await canListen(createServer().unref(), port)) return port
   }
+}
+
+/** In turn, so that one that was used comes again as late as possible. */
+async function nextPort (): Promise<number> {
+  const first = await (claimed ??= claim())
+  return first + 1 + taken++ % (stretch - 1)
+}
+
+async function canListen (server: Server, port: number, host = '127.0.0.1'): Promise<boolean> {
+  const opened = once(server, 'listening')
+  server.listen(port, host)
+  return await opened.then(() => true, () => false)
+}
+
+/** Lets `server` listen on `port` of 127.0.0.1 (or `host`), or on a free one, and says which. */
+export async function listen (server: Server, port?: number, host = '127.0.0.1'): Promise<number> {
+  for (let attempts = stretch; attempts > 0; attempts--) {
+    if (await canListen(server, port ?? await nextPort(), host)) return (server.address() as AddressInfo).port
+    if (port !== undefined) break
+  }
+  throw new Error(port === undefined ? `no port of ${host} is free` : `port ${port} of ${host} is in use`)
 }
 
 /** `count` different ports of 127.0.0.1 on which nobody listens now. */
